@@ -71,6 +71,16 @@ test-long: setup ## the tests with many kills, long outages or large files, whic
 test-time: setup ## a fork at each turn of the demo build, a rewind, and its redrive, on a whole stack (a minute)
 	NIGHTSHIFT_TIME_TRAVEL=1 $(python) -m pytest tests/e2e/demo/test_time_travel.py -q $(args)
 
+test-alerts: setup ## cause the fault of each alert rule on a real stack, under a real Prometheus (Debian's; minutes)
+	NIGHTSHIFT_ALERT_FAULTS=1 NIGHTSHIFT_PROMETHEUS_BIN=$$(scripts/prometheus.sh) $(python) -m pytest tests/unit/workspace/test_monitoring.py tests/e2e/alerts -q -s $(args)
+
+docs: setup ## the documentation as a static site in .cache/site, links checked
+	$(python) scripts/reference.py --check
+	NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs build --strict -q
+
+test-docs: setup ## run every command and snippet of the tutorial, the how-to guides and the runbooks on one stack (minutes)
+	NIGHTSHIFT_DOCS=1 $(python) -m pytest tests/integration/docs tests/e2e/docs -q -s $(args)
+
 test-registries: setup ## npm and pip in a sandbox, against the public package registries
 	NIGHTSHIFT_REGISTRY_TESTS=1 $(python) -m pytest tests/integration/egress/test_package_managers.py -q $(args)
 
@@ -79,6 +89,12 @@ test-long-build: setup ## a build of 250 turns whose orchestrator is killed ten 
 
 test-garbage: setup ## 1,000 rounds of garbage collection beside uploads that reuse what it is about to delete
 	NIGHTSHIFT_GARBAGE_ROUNDS=1000 $(python) -m pytest tests/unit/sandboxes/test_garbage.py -q $(args)
+
+test-kills: setup ## 500 calls on each driver while the gateway is killed 100 times, every message twice (minutes)
+	NIGHTSHIFT_LONG_TESTS=1 NIGHTSHIFT_GATEWAY_CALLS=500 NIGHTSHIFT_GATEWAY_KILLS=100 $(python) -m pytest tests/e2e/gateway/test_exactly_once.py -q -s $(args)
+
+test-leftovers: setup ## 200 builds with random faults on each driver; no sandbox, process, mount or cgroup is left (minutes)
+	NIGHTSHIFT_LONG_TESTS=1 NIGHTSHIFT_LEFTOVER_BUILDS=200 $(python) -m pytest tests/e2e/gateway/test_leftovers.py -q -s $(args)
 
 test-trees: setup ## 30 snapshots of a random tree, with files of up to 300 MB, each captured while the next turn writes
 	NIGHTSHIFT_TREE_SNAPSHOTS=30 NIGHTSHIFT_TREE_LARGEST=300000000 $(python) -m pytest tests/integration/sandboxes/test_random_trees.py -q $(args)
@@ -101,6 +117,21 @@ test-envd: setup ## the tests of the E2B stand-in, with E2B's own envd in the sa
 test-e2b-js: setup ## the E2B stand-in against E2B's JavaScript client (needs Node 20 or newer; npm fetches the client)
 	npm install --prefix .cache/e2b-js --no-save --no-package-lock --silent e2b@2.51.0
 	NIGHTSHIFT_E2B_JS=$(CURDIR)/.cache/e2b-js $(python) -m pytest tests/integration/sandboxes/test_e2b_javascript.py -q $(args)
+
+dist: setup ## every member as a wheel, a meta package `nightshift`, and pinned requirements, in dist/
+	$(python) scripts/dist.py --sbom
+
+image: setup ## the image of all services: make image, or BASE=local make image where no registry is
+	scripts/image.sh
+
+test-dist: setup ## install the wheels into an empty environment and run the demo there (minutes)
+	NIGHTSHIFT_DIST_TESTS=1 $(python) -m pytest tests/deploy/test_dist.py -q $(args)
+
+test-compose: setup ## the image, and deploy/compose with images of this machine (Docker, root, debootstrap, Java; minutes)
+	NIGHTSHIFT_DOCKER_TESTS=1 $(python) -m pytest tests/deploy/test_image.py tests/deploy/test_compose.py -q -s -p no:randomly $(args)
+
+test-kubernetes: setup ## the chart on a real Kubernetes: CLUSTER=PATH/cluster.sh starts one, else KUBECONFIG names one (half an hour)
+	scripts/kubernetes.sh $(args)
 
 bench: setup ## measure, each figure beside its limit or peer in the same run (Markdown tables)
 	@for script in bench/*.py; do echo; echo "## $$script"; $(python) "$$script"; done

@@ -39,7 +39,7 @@ _MARKERS = {"unit", "memory", "integration", "e2e"}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks every test with its top folder, skips long ones where they are not wanted, and sorts long modules first."""
     for item in items:
-        if "NIGHTSHIFT_LONG_TESTS" not in os.environ and item.get_closest_marker("long"):
+        if os.environ.get("NIGHTSHIFT_LONG_TESTS") is None and item.get_closest_marker("long"):
             item.add_marker(pytest.mark.skip(reason="takes long: `make test-long` runs it"))
         if _HERE in item.path.parents and (folder := item.path.relative_to(_HERE).parts[0]) in _MARKERS:
             item.add_marker(folder)

@@ -79,7 +79,6 @@ async def relay(on: Stack, topics: Topics) -> AsyncIterator[asyncio.subprocess.P
             "NIGHTSHIFT_KAFKA_IDEMPOTENCE": "false",
             "NIGHTSHIFT_KAFKA_ADAPTIVE_FETCH": "true",
             "NIGHTSHIFT_TOPIC_PREFIX": topics.prefix,
-            "NIGHTSHIFT_S3_BUCKET": "unused",
             "NIGHTSHIFT_LOG_LEVEL": "warning",
         },
     )

@@ -46,8 +46,10 @@ const http = require("http");
 def repository(folder: Path) -> None:
     """A bare repository that plain HTTP can serve, at `x.git`."""
     script = (
-        "git init -q -b main w && cd w && echo hello > a.txt && git add . && git -c user.name=a -c user.email=a@b.c"
-        " commit -qm first && cd .. && git clone -q --bare w x.git && git -C x.git update-server-info"
+        "git init -q -b main w && cd w && echo hello > a.txt && mkdir .nightshift"
+        " && echo 'echo from the source > made.txt' > .nightshift/setup.sh && git add ."
+        " && git -c user.name=a -c user.email=a@b.c commit -qm first && cd .."
+        " && git clone -q --bare w x.git && git -C x.git update-server-info"
     )
     subprocess.run(["sh", "-c", script], cwd=folder, check=True)
 
@@ -104,7 +106,7 @@ async def main(folder: Path) -> None:
             prepared = await two.prepare()
             said["prepared"] = [prepared.is_error, prepared.output]
             looked = await two.bash(
-                "cat a.txt; git branch --show-current; grep -rac canary .git | grep -v ':0$'; true"
+                "cat a.txt; git branch --show-current; cat made.txt; grep -rac canary .git | grep -v ':0$'; true"
             )
             said["looked"] = looked.output
             for name, source in (

@@ -96,6 +96,13 @@ class PendingConformance:
         due = await log.pending(PendingKind.SLEEPER, due_before=now + timedelta(hours=2))
         assert [item.key for item in due] == ["a", "b"]
         assert due[0].due_at == now + timedelta(hours=1)
+        later = await log.pending(
+            PendingKind.SLEEPER,
+            due_before=now + timedelta(hours=9),
+            after_due=now + timedelta(hours=1),
+            after_key="a",
+        )
+        assert [item.key for item in later] == ["b", "c"]
         assert len(await log.pending(PendingKind.SLEEPER)) == 4
 
     # --- stale rows ---

@@ -1,5 +1,6 @@
 """The main job as a user sees it: `nightshift demo` on real processes, real traffic, a real night."""
 
+import asyncio
 import json
 import subprocess
 import urllib.request
@@ -10,8 +11,11 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 from tests.support.processes import in_process, nightshift
+from tests.support.span_collector import Collector, Span, span_collector
 
 from nightshift.cli.main import NAMES
+from nightshift.sandboxes.local.driver import LocalDriver
+from nightshift.sandboxes.local.settings import LocalSettings
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -22,6 +26,7 @@ class Demo(NamedTuple):
     home: Path
     summary: dict[str, Any]
     events: list[dict[str, Any]]
+    collector: Collector
 
     def places(self, type_: str, **data: Any) -> list[int]:
         """Where the events of a type with this data stand in the log."""
@@ -46,16 +51,18 @@ class Demo(NamedTuple):
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     home = tmp_path_factory.mktemp("demo") / "home"
-    try:
-        ran = nightshift(
-            *("demo", "--json", "--keep", "--home", str(home)),
-            timeout=120,
-        )
-        assert ran.returncode == 0, ran.stderr
-        *events, summary = (json.loads(line) for line in ran.stdout.splitlines())
-        yield Demo(home, summary, events)
-    finally:
-        nightshift("down", "--home", str(home))
+    with span_collector() as collector:
+        try:
+            ran = nightshift(
+                *("demo", "--json", "--keep", "--home", str(home)),
+                env=collector.environment(),
+                timeout=120,
+            )
+            assert ran.returncode == 0, ran.stderr
+            *events, summary = (json.loads(line) for line in ran.stdout.splitlines())
+            yield Demo(home, summary, events, collector)
+        finally:
+            nightshift("down", "--home", str(home))
     left = [_words(one) for one in psutil.process_iter(["cmdline"]) if str(home) in _words(one)]
     assert left == [], "something of the stack still runs"
 
@@ -82,8 +89,11 @@ def test_its_preview_shows_the_app(demo: Demo) -> None:
 
 
 def test_each_step_had_its_effect_once(demo: Demo) -> None:
-    [steps] = (demo.home / "sandboxes").glob(f"{demo.summary['sandbox_id']}/home/workspace/STEPS.md")
-    numbers = [int(line.split()[1].rstrip(":")) for line in steps.read_text().splitlines()]
+    async def steps() -> str:
+        driver = LocalDriver(LocalSettings(demo.home / "sandboxes"))
+        return (await (await driver.connect(demo.summary["sandbox_id"])).read_file("STEPS.md")).decode()
+
+    numbers = [int(line.split()[1].rstrip(":")) for line in asyncio.run(steps()).splitlines()]
     assert numbers == [number for number in range(1, 14) if number != 5]
 
 
@@ -126,6 +136,54 @@ def test_every_checkpoint_comes_before_its_snapshot(demo: Demo) -> None:
         if event["type"] == "snapshot.saved" and event["data"]["reason"] == "checkpoint":
             assert event["data"]["at_version"] in checkpoints
             assert event["version"] > event["data"]["at_version"]
+
+
+def test_a_turn_is_one_trace_over_all_services(demo: Demo, eventually: Any) -> None:
+    turns = len(demo.places("checkpoint.saved"))
+    found = asyncio.run(eventually(lambda: _turn_with_everything(demo, turns), timeout=30))
+    services = {span.service for span in found}
+    assert services >= {"orchestrator", "relay", "sandbox-gateway", "snapshotter"}
+    ids = {span.span_id for span in found}
+    assert len(ids) == len(found)
+    assert [span for span in found if span.parent_id and span.parent_id not in ids] == [], "an orphan"
+    [turn] = [span for span in found if not span.parent_id]
+    assert turn.name == "invoke_agent nightshift"
+    assert turn.attributes["gen_ai.conversation.id"] == demo.summary["build_id"]
+    [call] = [span for span in found if span.name.startswith("chat ")]
+    tools = [span for span in found if span.name.startswith("execute_tool ")]
+    assert {span.parent_id for span in (call, *tools)} == {turn.span_id}
+    sent = {span.span_id for span in found if span.name.startswith("send ")}
+    processed = [span for span in found if span.name.startswith("process ")]
+    assert processed
+    assert {span.parent_id for span in processed} <= sent, "a message was not handled below its send"
+    first = min(_turns(demo), key=lambda span: span.attributes["nightshift.turn"])
+    requested = {span.trace_id for span in demo.collector.spans if span.name.endswith("requests.v1")}
+    assert {trace for trace, _ in first.links} <= requested, "the turn does not link to its request"
+
+
+def _turns(demo: Demo) -> list[Span]:
+    return [span for span in list(demo.collector.spans) if span.name == "invoke_agent nightshift"]
+
+
+def _turn_with_everything(demo: Demo, turns: int) -> list[Span] | None:
+    """The spans of one turn with a tool and a snapshot, when all turns have arrived: they come in batches."""
+    roots = _turns(demo)
+    if len(roots) < turns:
+        return None
+    for root in roots:
+        of_turn = [span for span in list(demo.collector.spans) if span.trace_id == root.trace_id]
+        names = {span.name.split()[0] for span in of_turn}
+        if names >= {"invoke_agent", "chat", "execute_tool", "send", "process", "snapshot"}:
+            ids = {span.span_id for span in of_turn}
+            if all(not span.parent_id or span.parent_id in ids for span in of_turn):
+                return of_turn
+    return None
+
+
+def test_no_text_of_the_build_is_in_a_span(demo: Demo) -> None:
+    told = " ".join(str(span) for span in demo.collector.spans)
+    assert "tool library" not in told
+    assert "workspace/" not in told
 
 
 def test_the_cost_is_the_sum_of_the_model_calls(demo: Demo) -> None:

@@ -1,6 +1,9 @@
 """How far a group is at each partition, asked from outside."""
 
+import asyncio
+
 import pytest
+from prometheus_client import REGISTRY
 from tests.integration.bus.conftest import KafkaRig
 from tests.support.bus_suite import Seen, request
 from tests.support.waiting import eventually
@@ -8,6 +11,7 @@ from tests.support.waiting import eventually
 from nightshift.bus.kafka.progress import partition_progress
 from nightshift.bus.port import Outgoing, Subscription
 from nightshift.contracts.events.requests import BuildRequested
+from nightshift.eventlog.port import RecordedEvent
 
 pytestmark = pytest.mark.kafka
 
@@ -34,3 +38,20 @@ async def _send(rig: KafkaRig, build: str, partition: int) -> None:
     await rig.producer.send(
         [Outgoing(rig.topics.requests, message.key, message.value, message.headers, partition)]
     )
+
+
+async def test_the_lag_metric_counts_what_is_not_handled(rig: KafkaRig) -> None:
+    group, topic, free = f"{rig.topics.prefix}.lag", rig.topics.requests, asyncio.Event()
+
+    async def wait(_event: RecordedEvent) -> None:
+        await free.wait()
+
+    def lag() -> float | None:
+        return REGISTRY.get_sample_value("nightshift_consumer_lag", {"topic": topic, "group": group})
+
+    for build in ("b1", "b2", "b3"):
+        await _send(rig, build, 0)
+    async with rig.consumers(Subscription(topic, group, {BuildRequested: wait})):
+        await eventually(lambda: lag() == 3, timeout=20)
+        free.set()
+        await eventually(lambda: lag() == 0, timeout=20)

@@ -27,7 +27,9 @@ def test_git_clones_an_allowed_and_a_private_repository(tmp_path: Path) -> None:
     is_error, text = said["prepared"]
     assert not is_error, text
     assert "Your workspace holds https://secret.lab.example/private/x.git at main, commit " in text
+    assert "The set-up command `bash .nightshift/setup.sh` ended with exit code 0." in text
     assert said["looked"].startswith("hello\nnightshift/b")
+    assert "\nfrom the source\n" in said["looked"]
     [pushed], [kept] = said["pushed"], said["kept"]
     assert (pushed["commits"], pushed["pushed"], pushed["bundle"], pushed["detail"]) == (3, True, None, None)
     lines = [line for line in said["pushed log"].splitlines() if line]

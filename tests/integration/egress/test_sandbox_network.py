@@ -3,14 +3,19 @@
 import contextlib
 import os
 import signal
+import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from tests.support.gateway_world import World
 
 from nightshift.contracts.events.requests import Source
 from nightshift.contracts.events.sandbox import SandboxStalled, ToolCallCompleted
+from nightshift.contracts.hosts import PUBLIC_REGISTRIES
+from nightshift.sandbox_gateway.usecases.network import NetworkPolicy
 from nightshift.sandboxes.egress.process import EgressProcess
+from nightshift.sandboxes.snapshots.checkout import checkout
 
 CANARY = "canary-0123456789-value"
 
@@ -57,7 +62,7 @@ async def test_a_killed_proxy_comes_back_for_running_sandboxes(world: World, egr
 
 
 async def test_a_secret_is_nowhere_in_the_sandbox(
-    world: World, capfd: pytest.CaptureFixture[str], egress: EgressProcess
+    world: World, capfd: pytest.CaptureFixture[str], egress: EgressProcess, tmp_path: Path
 ) -> None:
     await world.accept(secrets=("TOKEN",))
     await world.ask(("bash", {"command": "true"}))
@@ -79,6 +84,18 @@ async def test_a_secret_is_nowhere_in_the_sandbox(
     assert echoed.output.startswith(
         "[secret TOKEN]\n[secret TOKEN]\nnightshift egress proxy: api.example.org does not"
     )
+    await world.bash(
+        "env > env.txt; curl -sS https://api.example.org/$TOKEN > answer.txt; cat /proc/self/environ > raw"
+    )
+    saved = await world.save("completion")
+    files = tmp_path / "files"
+    files.mkdir()
+    assert not await checkout(world.store(), await world.store().load(saved.key), files)
+    kept = {path.name: path.read_bytes() for path in files.iterdir()}
+    assert kept.keys() == {"env.txt", "answer.txt", "raw"}
+    assert b"TOKEN=nightshift_secret_TOKEN_" in kept["env.txt"]
+    stored = b"".join([*kept.values(), *world.objects.bodies.values()])
+    assert CANARY.encode() not in stored
     results = [event for event in await world.events() if isinstance(event, ToolCallCompleted)]
     processes = [path.read_bytes() for path in proxies(egress)]
     assert CANARY not in str(results) + str(processes) + "".join(capfd.readouterr())
@@ -93,6 +110,35 @@ def proxies(egress: EgressProcess) -> list[Path]:
             if own in path.read_bytes():
                 found.append(path)
     return found
+
+
+async def test_a_program_without_the_proxy_fails_at_once_with_the_reason(world: World) -> None:
+    await world.accept()
+    allowed, began = min(PUBLIC_REGISTRIES), time.monotonic()
+    result = await world.bash(f"curl -sS --noproxy '*' https://{allowed}/")
+    assert time.monotonic() - began < 2, result.output
+    assert result.is_error
+    assert "the network is reached through the proxy of HTTPS_PROXY" in result.output
+    assert allowed in result.output.rpartition("This build may reach: ")[2]
+
+
+async def test_secrets_are_refused_where_no_proxy_can_insert_them(world: World) -> None:
+    world.hosts = None
+    await world.accept(secrets=("TOKEN",))
+    result = await world.prepare()
+    assert (result.is_error, result.error_kind) == (True, "refused")
+    assert "the secrets TOKEN cannot be used in a sandbox without a network" in str(result.output)
+    assert "sandbox.opened" not in await world.types()
+
+
+@pytest.mark.parametrize(("driver", "refused"), [("e2b", True), ("local", False)])
+async def test_secrets_are_refused_at_e2b(
+    world: World, driver: Literal["e2b", "local"], refused: bool
+) -> None:
+    await world.accept(secrets=("TOKEN",))
+    state = await world.states().read(world.build_id)
+    why = NetworkPolicy(frozenset(), world.secrets, driver).refusal(state)
+    assert (why is not None and "at E2B" in why) is refused
 
 
 async def test_source_commands_and_variables_prepare_the_workspace(world: World, tmp_path: Path) -> None:

@@ -233,3 +233,15 @@ async def test_wrong_names_are_refused_with_the_right_one(world: World) -> None:
     hints = ("`file_path`", "`old_string`", "`timeout_s`", "there are: command", "read_file", "edit_file")
     for one, hint in zip(results, hints, strict=True):
         assert hint in one.output
+
+
+async def test_a_pdf_is_shown_as_a_document(world: World) -> None:
+    await world.bash("printf '%%PDF-1.4\\n%%%%EOF\\n' > a.pdf; cp a.pdf big.pdf; truncate -s 2M big.pdf")
+    [shown, large] = await world.run(
+        ("read_file", {"file_path": "a.pdf"}), ("read_file", {"file_path": "big.pdf"})
+    )
+    assert not shown.is_error
+    assert [block["type"] for block in shown.blocks] == ["text", "document"]
+    assert base64.b64decode(shown.blocks[1]["source"]["data"]).startswith(b"%PDF-1.4")
+    assert large.is_error
+    assert "larger than the 1000000 bytes" in large.output

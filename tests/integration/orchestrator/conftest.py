@@ -37,6 +37,8 @@ name: orchestrator
 turns:
 - {at: 0, match: {conversation_contains: endless}, say: "abcdefghijklmnopqrstuvwxyz and so on, for a long time",
    chunk: 1, pause: 0.5}
+- {at: 0, match: {conversation_contains: unhurried}, say: "I take my time.", chunk: 3, pause: 0.6,
+   calls: [{tool: bash, input: {command: "echo one"}}]}
 - {at: 0, match: {conversation_contains: stumbling}, status: 529, times: 1}
 - {at: 0, match: {conversation_contains: expired}, status: 401, times: 4}
 - {at: 0, match: {conversation_contains: refused}, status: 429, retry_after: 99999999999999, times: 2}
@@ -131,6 +133,12 @@ class RunningServers:
         process = self.processes.pop(name)
         process.send_signal(signal.SIGKILL)
         await process.wait()
+
+    async def stop(self, name: str) -> int:
+        """Sends SIGTERM and returns the exit code."""
+        process = self.processes.pop(name)
+        process.terminate()
+        return await process.wait()
 
     async def send(self, request: Event, *, id: str = "1", principal: str | None = None) -> None:
         """Sends a request over Kafka, as a producer does."""

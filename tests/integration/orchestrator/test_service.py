@@ -116,6 +116,20 @@ async def test_a_killed_replica_is_replaced_and_a_cancel_stops_a_call(servers: R
     assert "agent.steered" in [event.data.type for event in events]
 
 
+@pytest.mark.long
+async def test_sigterm_pays_for_no_call_twice(servers: RunningServers):
+    await asyncio.gather(servers.orchestrator("one"), servers.orchestrator("two"))
+    await servers.send(asked("b1", "An unhurried start."))
+    started = (await servers.reached("b1", "model_call.started"))[-1]
+    assert await servers.stop(started.actor.removeprefix("orchestrator/")) == 0
+    events = await servers.reached("b1", "build.ready")
+    assert build_invariants.violations([event.data for event in events]) == []
+    assert not any(isinstance(event.data, ModelCallFailed) for event in events)
+    answered = [event.actor for event in events if event.data.type == "model_call.responded"]
+    assert answered[0] == started.actor
+    assert set(answered[1:]) == {"orchestrator/one", "orchestrator/two"} - {started.actor}
+
+
 @pytest.mark.fault
 async def test_a_restarted_instance_releases_its_own_leases(servers: RunningServers):
     await servers.orchestrator("one", instance="the-only-one", build_lease_s="3600")

@@ -5,6 +5,7 @@ import contextlib
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from tests.support.waiting import eventually
 
 from nightshift.sandboxes.agent.journal import Journal
 from nightshift.sandboxes.errors import SandboxGone, SandboxUnavailable
-from nightshift.sandboxes.local.driver import LocalDriver, close_all
-from nightshift.sandboxes.local.settings import LocalSettings
+from nightshift.sandboxes.local.disks import Disks, NoDisks
+from nightshift.sandboxes.local.driver import LocalDriver
+from nightshift.sandboxes.local.settings import SandboxLimits
 from nightshift.sandboxes.port import CallSpec, Sandbox, SandboxDriver
 
 ATTACKS = {
@@ -130,12 +132,16 @@ async def small_disk(tmp_path: Path) -> AsyncIterator[Path]:
     if done.returncode != 0:
         pytest.skip("mounting a small filesystem needs root")
     yield disk
-    await asyncio.to_thread(close_all, disk / "sandboxes")
     await asyncio.to_thread(subprocess.run, ["umount", "-l", str(disk)], check=True)
 
 
-async def test_a_full_disk_neither_repeats_a_call_nor_ends_the_build(small_disk: Path) -> None:
-    driver = LocalDriver(LocalSettings(small_disk / "sandboxes"))
+async def test_a_full_disk_neither_repeats_a_call_nor_ends_the_build(local: LocalDriver) -> None:
+    limits = SandboxLimits(disk_bytes=64 * 1024**2)
+    driver = LocalDriver(replace(local._settings, limits=limits))
+    try:
+        Disks.prepare(limits.disk())
+    except NoDisks as error:
+        pytest.skip(str(error))
     sandbox = await driver.create("b", generation=0)
     fill = call(1, "echo x >> /tmp/effect; cat /dev/zero > fill")
     await sandbox.start_call(fill)

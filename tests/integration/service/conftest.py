@@ -1,6 +1,7 @@
 """Real service processes, observed by their output."""
 
 import asyncio
+import itertools
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -47,6 +48,7 @@ async def start_service(
     kafka: KafkaAddress, topics: Topics, database: Database, tmp_path: Path
 ) -> AsyncIterator[StartService]:
     made: list[Running] = []
+    numbers = itertools.count()
 
     async def start(*, command: Sequence[str] = (str(_SCRIPT),), **settings: str) -> Running:
         given = {
@@ -54,12 +56,11 @@ async def start_service(
             "NIGHTSHIFT_KAFKA_IDEMPOTENCE": str(kafka.idempotence),
             "NIGHTSHIFT_KAFKA_ADAPTIVE_FETCH": str(kafka.adaptive_fetch),
             "NIGHTSHIFT_POSTGRES_DSN": database.dsn(),
-            "NIGHTSHIFT_S3_BUCKET": "unused",
             "NIGHTSHIFT_TOPIC_PREFIX": topics.prefix,
             "NIGHTSHIFT_GROUP": f"{topics.prefix}.noting",
             **{f"NIGHTSHIFT_{name.upper()}": value for name, value in settings.items()},
         }
-        stderr = tmp_path / f"service-{len(made)}.log"
+        stderr = tmp_path / f"service-{next(numbers)}.log"
         with stderr.open("w") as file:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,

@@ -17,10 +17,10 @@ from nightshift.eventlog.postgres import PostgresEventLog, log_database
 from nightshift.servicekit import service
 from nightshift.servicekit.application import application
 from nightshift.servicekit.connect import connect
-from nightshift.servicekit.settings import Settings
+from nightshift.servicekit.settings import SettingsWithoutStore
 
 
-class NotingSettings(Settings):
+class NotingSettings(SettingsWithoutStore):
     hold_s: float = 0.0
     group: str = "noting"
     provider_key: SecretStr = SecretStr("")

@@ -62,7 +62,7 @@ class LoneOrchestrator:
         builds = EventLogBuildRepository(log, self.objects, policy=policy, actor="test")
         provider = ProviderAccess(MemoryProviderKey(KeyTable(), "k", now=self.now), clock=self.now)
         dependencies = RunnerDependencies(builds, self, self, policy, self.now, provider)
-        leases = MemoryLeases()
+        self.leases = leases = MemoryLeases()
         self.scheduler = BuildScheduler(
             leases,
             MemoryUnownedBuilds(self.tables, leases, self.now),

@@ -18,17 +18,21 @@ TTL = 10.0
 
 
 class Run:
-    """Stands for a build that never ends."""
+    """Stands for a build that runs until it is drained."""
 
     def __init__(self, build_id: str) -> None:
         self.build_id = build_id
         self.stopped = False
+        self._drained = asyncio.Event()
+
+    def drain(self) -> None:
+        self._drained.set()
 
     def notify(self, version: int) -> None: ...
 
     async def run(self) -> None:
         try:
-            await asyncio.Event().wait()
+            await self._drained.wait()
         finally:
             self.stopped = True
 

@@ -95,6 +95,15 @@ async def test_leaving_waits_for_the_bound_and_cancels_the_rest():
     assert not pool.offer("late", quick.work("late"))
 
 
+async def test_leaving_cancels_at_once_when_it_is_cut_short():
+    slow, cut_short = Bench(), asyncio.Event()
+    cut_short.set()
+    async with asyncio.timeout(5), WorkerPool("t", limit=1, cut_short=cut_short) as pool:
+        pool.offer("slow", slow.work("slow"))
+        await eventually(lambda: slow.now == ["slow"])
+    assert slow.now == []
+
+
 class Log:
     """A log with these pending items. Its first `away` reads raise Unavailable."""
 
@@ -170,3 +179,18 @@ async def test_the_poller_waits_at_a_full_gate():
         bench.go.set()
         assert await asyncio.wait_for(looking, 5) == 3
     assert bench.most == 1
+
+
+async def test_one_account_never_has_all_places():
+    """Eight builds of one account wait beside a build of another: it gets the next place, and one is always left."""
+    bench = Bench()
+    async with WorkerPool("t", limit=4, share_of=lambda key: key[0]) as pool:
+        for number in range(8):
+            pool.offer(f"a{number}", bench.work(f"a{number}"))
+        await eventually(lambda: len(bench.now) == 3)
+        pool.offer("b0", bench.work("b0"))
+        await eventually(lambda: "b0" in bench.now)
+        pool.offer("b1", bench.work("b1"))
+        bench.go.set()
+        await eventually(lambda: len(bench.done) == 10)
+    assert bench.done.index("b1") < bench.done.index("a5"), "it runs before those that waited longer"

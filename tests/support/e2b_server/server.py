@@ -38,7 +38,10 @@ class E2BServer:
         disk_bytes: int | None = None,
         max_lifetime_s: int = 24 * 3600,
         reference: Path | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
+        self._address = (host, port)
         self.state_dir = state_dir
         self.boxes: dict[str, Box] = {}
         self.templates = {"base", "no-python"}
@@ -52,7 +55,7 @@ class E2BServer:
         self._older: dict[str, Path] = {}
 
     async def __aenter__(self) -> "E2BServer":
-        self._server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._connection, *self._address)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 

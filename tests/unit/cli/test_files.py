@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,18 @@ async def build(monkeypatch: pytest.MonkeyPatch) -> BuildSnapshots:
     for module in (files_command, diff_command):
         monkeypatch.setattr(module, "open_snapshots", opened)
     return found
+
+
+async def test_files_are_written_as_a_zip_with_modes_and_links(build: BuildSnapshots, tmp_path: Path) -> None:
+    await files("b", zip=tmp_path / "build.zip")
+    with zipfile.ZipFile(tmp_path / "build.zip") as archive:
+        kinds = {one.filename: (one.external_attr >> 16, archive.read(one)) for one in archive.infolist()}
+    assert kinds.pop("d/") == (0o040755, b"")
+    assert kinds.pop("link")[1] == b"/etc/passwd"
+    assert kinds["app.py"] == (0o100640, b"print(2)\n")
+    assert kinds.keys() == {"app.py", "bin", "d/new", "same"}
+    with pytest.raises(WrongUsage, match="exists"):
+        await files("b", zip=tmp_path / "build.zip")
 
 
 async def test_files_are_written_as_they_were(

@@ -97,13 +97,17 @@ def test_every_adr_has_its_sections_and_fits_a_page():
 
 
 def test_the_readme_prints_only_commands_that_tests_run():
-    """`tests/e2e/devstack/test_readme_commands.py` runs the commands, `tests/e2e/demo` the demo, CI the targets."""
+    """`tests/e2e/devstack/test_readme_commands.py` runs the commands, `tests/e2e/demo` the demo, CI the targets.
+
+    `tests/deploy/test_compose.py` runs what `make image` and `docker compose` begin.
+    """
     blocks = re.findall(
         r"```(?:sh|bash|console)\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL
     )
     lines = [re.sub(r"\s+#.*", "", line) for block in blocks for line in block.splitlines()]
     others = {line for line in lines if not line.startswith(".venv/bin/nightshift ")}
-    assert others == {"make setup", "make demo", "make check", "make test"}
+    compose = {line for line in others if "docker compose " in line} | {"make image"}
+    assert others - compose == {"make setup", "make demo", "make check", "make test"}
     assert re.search(
         r"^demo: setup .*\n\t@\.venv/bin/nightshift demo$", (ROOT / "Makefile").read_text(), re.MULTILINE
     )

@@ -1,1 +1,1 @@
-"""The nightshift command."""
+"""The `nightshift` command."""

@@ -1,4 +1,4 @@
-"""The entry point of the `nightshift` command. An interrupt while its modules load prints one line, not a stack."""
+"""Starts the `nightshift` command. Ctrl-C while modules are imported prints one line instead of a stack trace."""
 
 import sys
 
@@ -6,7 +6,7 @@ _INTERRUPTED = 130
 
 
 def main() -> None:
-    """The entry point of the `nightshift` script, and of `python -m nightshift.cli`."""
+    """Run the command: the entry point of the `nightshift` script and of `python -m nightshift.cli`."""
     try:
         from nightshift.cli.main import main as start  # noqa: PLC0415 - it is the loading that is guarded
 

@@ -1,4 +1,4 @@
-"""Reads amounts of money as a person writes them."""
+"""Parses amounts of money that a person typed."""
 
 from decimal import Decimal, InvalidOperation
 
@@ -6,7 +6,7 @@ from nightshift.cli.errors import WrongUsage
 
 
 def microdollars(text: str) -> int:
-    """Converts US dollars as a person writes them to whole microdollars. Raises WrongUsage."""
+    """Returns an amount in US dollars, such as `20` or `$0.50`, as whole microdollars. Raises WrongUsage."""
     try:
         amount = Decimal(text.removeprefix("$")) * 1_000_000
     except InvalidOperation:

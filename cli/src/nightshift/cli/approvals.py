@@ -1,4 +1,4 @@
-"""What `approve` and `deny` share: which waiting tool calls the words name, and the request that decides about them."""
+"""What `approve` and `deny` have in common: finding the tool calls that are meant, and sending the decision."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +16,9 @@ from nightshift.eventlog.errors import NotFound
 async def decide(
     home: Path, build_id: str, words: Sequence[str], *, approved: bool, every: bool, as_json: bool
 ) -> None:
-    """Approves or denies tool calls of a build. The words are a call's id, which may be left out, and a comment.
+    """Approves or denies tool calls of a build. `words` are a call's id, which may be left out, and a comment.
 
-    Raises NotFound and WrongUsage.
+    With `every`, decides about each call that waits. Raises NotFound and WrongUsage.
     """
     calls, comment = chosen(await status_of_open(home, build_id), words, every=every)
     for one in calls:
@@ -36,7 +36,7 @@ async def decide(
 
 
 def chosen(status: BuildStatus, words: Sequence[str], *, every: bool) -> tuple[list[Question], str | None]:
-    """Returns the calls that the words name, or the only one, and the comment. Raises NotFound, WrongUsage."""
+    """Returns the waiting calls that `words` name, or the only one, and the comment. Raises NotFound and WrongUsage."""
     waiting = {key: one for key, one in status.questions.items() if one.kind == APPROVAL}
     if not waiting:
         raise NotFound(

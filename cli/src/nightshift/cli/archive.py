@@ -35,7 +35,7 @@ _MAX_LINE, _MAX_OBJECT = 16 * 1024**2, 256 * 1024**2
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive that was read. `keys` are those of its objects, which are read from the file when they are needed."""
+    """An archive that was read. Its objects are read from the file only when they are needed; `keys` lists them."""
 
     path: Path
     build_id: str
@@ -52,12 +52,12 @@ class Archive:
                 raise NotFound(f"{self.path.name} has no object {key}") from None
 
     def objects(self) -> MemoryObjectStore:
-        """Returns a store of the texts that events refer to. Snapshots are not loaded into it."""
+        """Returns an object store with the large texts of the events. Objects of snapshots are not loaded."""
         return MemoryObjectStore({key: self.object(key) for key in self.keys if key.startswith("blobs/")})
 
 
 def is_archive(path: Path) -> bool:
-    """Returns whether the file is an archive of a build."""
+    """Returns whether this file is an archive of a build."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as file:
@@ -71,9 +71,9 @@ def write_archive(
     *,
     redact: bool,
 ) -> None:
-    """Writes the archive. Each object is a key and a function that returns its bytes. Replaces an existing file.
+    """Writes an archive, replacing an existing file. Each object is a key and a function that returns its bytes.
 
-    With `redact`, the sealed texts of the events are removed, and no object is written.
+    With `redact`, the texts of people and models are removed from the events, and no object is written.
     """
     header = {
         "format": FORMAT,
@@ -96,7 +96,7 @@ def write_archive(
 
 
 def read_archive(path: Path) -> Archive:
-    """Reads an archive. Raises Refused, naming the line, for one that does not hold the whole log of one build."""
+    """Reads an archive. Raises Refused, which names the line, when it does not hold all events of one build."""
     try:
         with zipfile.ZipFile(path) as file:
             names = file.namelist()

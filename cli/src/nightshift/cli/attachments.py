@@ -1,4 +1,4 @@
-"""Stores files that a request attaches in the object store, by their digest."""
+"""Stores the files that a request attaches in the object store."""
 
 import hashlib
 import mimetypes
@@ -12,7 +12,7 @@ from nightshift.eventlog.large import put_blob
 from nightshift.eventlog.objects.s3 import S3ObjectStore
 from nightshift.eventlog.settings import ObjectStoreSettings
 
-#: The largest file that is read, in bytes. The orchestrator's limits for each kind of file are lower.
+#: The largest file in bytes that is read. The orchestrator has lower limits for each kind of file.
 _MAX_FILE = 20_000_000
 _TEXT = "text/plain"
 #: Media types that are missing in some of Python's tables.
@@ -26,12 +26,15 @@ _TYPES = {
 
 
 def read(files: Sequence[Path]) -> list[tuple[Attachment, bytes]]:
-    """Returns the files with their names, digests and media types. Raises NotFound, and Refused for a large file."""
+    """Returns each file as an Attachment (name, digest, media type) and its bytes.
+
+    Raises NotFound for a file that cannot be read, and Refused for one that is too large.
+    """
     return [_read(file) for file in files]
 
 
 async def store(home: Path, attached: Sequence[tuple[Attachment, bytes]]) -> None:
-    """Stores the files in the installation's object store. A file that is there already is not sent again."""
+    """Stores the files in the installation's object store. A file that it has already is not sent again."""
     async with S3ObjectStore(settings_for(ObjectStoreSettings, home)) as objects:
         for _, body in attached:
             await put_blob(body, objects)

@@ -1,4 +1,4 @@
-"""The status of a build, folded from the events of its stream: the source of `watch`, `wait` and `builds`. Pure."""
+"""The status of a build, folded from the events of its stream. `watch`, `wait` and `builds` show it. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -17,7 +17,7 @@ from nightshift.eventlog.port import RecordedEvent
 
 @dataclass(frozen=True, slots=True)
 class BuildStatus:
-    """The status of a build after an event. Money is in microdollars; `asleep_until` is set only during a sleep."""
+    """The status of a build after an event. Money is in microdollars."""
 
     build_id: str
     project_id: str = ""
@@ -36,22 +36,23 @@ class BuildStatus:
     sleeps: int = 0
     cost: int = 0
     left_today: int | None = None
-    next_call: int = 0  # the most that its next model call may cost, as its last request for money says
+    next_call: int = 0  # the highest cost of its next model call, from its last request for money
     asleep_until: datetime | None = None
     sandbox_id: str | None = None
     preview_url: str | None = None
     build_version: int | None = None
     proof: Proof | None = None
-    criteria_met: tuple[int, int] | None = None  # and of how many, in the last round of judging
-    judged: bool = False  # a judge looks at the finished work now
-    completed_snapshot: bool = False  # the snapshot after the end is saved, or was given up
+    criteria_met: tuple[int, int] | None = None  # (met, all) criteria in the last round of judging
+    judged: bool = False  # a judge is inspecting the finished work
+    completed_snapshot: bool = False  # the snapshot after the end was saved or given up
     reason: str | None = None  # why the build failed or was cancelled
     sandbox_open: bool = False
-    has_checks: bool = False  # its request names the checks; otherwise the orchestrator detects its tests
+    has_checks: bool = False  # the request names checks; otherwise the orchestrator looks for tests
     asked: Mapping[str, build.ToolCallRequested] = field(default_factory=dict)
-    blocked: Wait | None = None  # what the last events say that the build waits for
+    blocked: Wait | None = None  # what the build waits for, as far as its events say
     unanswered: Owed | None = None
-    questions: Questions = field(default_factory=dict)  # that wait for a person
+    # Questions, escalations and approvals that wait for a person.
+    questions: Questions = field(default_factory=dict)
 
     @property
     def ended(self) -> bool:
@@ -59,7 +60,7 @@ class BuildStatus:
         return self.state in ("ready", "failed", "cancelled")
 
     def waiting(self, now: datetime) -> Wait | None:
-        """Returns why the build makes no progress at `now`. None while it does, and after its end."""
+        """Returns why the build makes no progress at `now`, or None while it makes progress and after its end."""
         if self.ended:
             return None
         if self.blocked is None and self.unanswered is not None:
@@ -69,7 +70,7 @@ class BuildStatus:
         return self.blocked
 
     def as_json(self, now: datetime) -> dict[str, Any]:
-        """Returns the status as `--json` prints it."""
+        """Returns the status in the form of `--json`."""
         waiting = self.waiting(now)
         names = (one.name for one in fields(self) if one.name not in _NOT_SHOWN)
         shown = {_JSON_NAMES.get(name, name): getattr(self, name) for name in names}
@@ -113,7 +114,10 @@ def evolve(status: BuildStatus, event: RecordedEvent) -> BuildStatus:
 
 
 def _blocked(status: BuildStatus, event: RecordedEvent) -> Wait | None:
-    """Returns what the build waits for after this event. A later event of the service that waits ends the wait."""
+    """Returns what the build waits for after this event.
+
+    A wait ends with the next event of the service that caused it.
+    """
     at = event.recorded_at
     match event.data:
         case build.BuildWaiting() as fact:
@@ -150,7 +154,7 @@ _OWED: dict[type[Event], tuple[str, str]] = {
 
 
 def _unanswered(status: BuildStatus, event: RecordedEvent) -> Owed | None:
-    """Returns the step that a service owes the build after this event."""
+    """Returns the step that a service must take next for the build after this event, or None."""
     fact = event.data
     if isinstance(fact, build.ToolCallRequested) and (status.sandbox_open or fact.purpose == "customer"):
         return None
@@ -162,7 +166,7 @@ def _unanswered(status: BuildStatus, event: RecordedEvent) -> Owed | None:
 
 
 def _counted(status: BuildStatus, fact: Event) -> BuildStatus:
-    """Returns the status with this event counted: turns, calls, cost, snapshots."""
+    """Returns the status with this event added to the counts of turns, calls, cost and snapshots."""
     match fact:
         case build.ModelCallResponded():
             return replace(status, turns=max(status.turns, fact.turn), cost=status.cost + fact.cost_microusd)
@@ -197,7 +201,7 @@ def _counted(status: BuildStatus, fact: Event) -> BuildStatus:
 
 
 def _moved(status: BuildStatus, fact: Event) -> BuildStatus:
-    """Returns the status after a transition: accepted, phase changed, asleep, awake, sandbox changed, ended."""
+    """Returns the status after a change of state: accepted, phase, sleep, wake, sandbox, end."""
     match fact:
         case build.BuildAccepted():
             status = replace(status, project_id=fact.project_id, account_id=fact.account_id, model=fact.model)

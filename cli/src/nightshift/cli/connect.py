@@ -1,4 +1,4 @@
-"""The settings of the installation that a command uses: from the environment, else of the stack on `--home`."""
+"""Finds the settings that a command needs: in environment variables, else from the stack that runs on `--home`."""
 
 import os
 from collections.abc import Mapping
@@ -15,20 +15,20 @@ from nightshift.eventlog.settings import Environment
 
 _S = TypeVar("_S", bound=Environment)
 
-#: The option for the folder in which `nightshift up` keeps its state.
+#: The option `--home`: the folder in which `nightshift up` keeps its state.
 Home = Annotated[Path, Parameter("--home", help="The folder of a running stack.", env_var="NIGHTSHIFT_HOME")]
 DEFAULT_HOME = Path(".nightshift")
-#: The option for structured output, which every command has.
+#: The option `--json`, which every command has.
 Json = Annotated[bool, Parameter("--json", negative=(), help="Print JSON for machines.")]
 BuildId = Annotated[str, Parameter(help="The build's id.")]
-#: The largest number of lines in a list.
+#: The most entries that a list prints.
 Limit = Annotated[int, Parameter(validator=Number(gte=1, lte=1000))]
 
 
 def settings_for(kind: type[_S], home: Path, *, role: str = "nightshift_reader") -> _S:
-    """Returns the settings of an installation, with this database role. An environment variable wins.
+    """Returns settings of this class; an environment variable overrides the value of the running stack.
 
-    Raises ConfigurationError when a setting is in neither.
+    `role` is the database role to connect as. Raises ConfigurationError when neither source has a setting.
     """
     given = {name.removeprefix("NIGHTSHIFT_").lower() for name, value in os.environ.items() if value}
     stack = _of_stack(home, role)
@@ -48,20 +48,20 @@ def _of_stack(home: Path, role: str) -> Mapping[str, Any]:
     found: dict[str, Any] = {"snapshot_key": snapshot_key(home)} if stack else {}
     if "postgres" in stack:
         dsn, ours = stack["postgres"]["dsn"], stack["postgres"]["pid"] is not None
-        # A server that the stack did not start is used with the role and password of its own DSN.
+        # For a server that the stack did not start, the role and password of its own DSN are used.
         found["postgres_dsn"] = as_role(dsn, role) if ours else dsn
     if "kafka" in stack:
-        # The embedded broker has no idempotent producer and does not wake a waiting fetch.
+        # The embedded broker refuses idempotent producers and does not answer waiting fetches.
         embedded = stack["kafka"].get("pid") is not None
         found["kafka_bootstrap"] = stack["kafka"]["bootstrap"]
         found |= {"kafka_idempotence": not embedded, "kafka_adaptive_fetch": embedded}
-    # Without keys the vendor's usual chain of credentials is used. Empty keys would prevent that.
+    # Empty keys are left out, so that boto3 searches for credentials in its usual places.
     store = stack.get("s3", {})
     return found | {f"s3_{name}": value for name, value in store.items() if name != "pid" and value}
 
 
 def on_embedded_broker(home: Path) -> bool:
-    """Returns whether commands use the embedded broker of the stack on `home`."""
+    """Returns whether commands use the embedded broker of the stack on this home."""
     if os.environ.get("NIGHTSHIFT_KAFKA_BOOTSTRAP"):
         return False
     kafka = (read_stack(home) or {}).get("kafka")
@@ -69,7 +69,7 @@ def on_embedded_broker(home: Path) -> bool:
 
 
 def as_role(dsn: str, role: str) -> str:
-    """Returns the DSN of the same database for another role, without a password."""
+    """Returns the DSN of the same database for another role and without a password."""
     parts = urlsplit(dsn)
     address = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{role}@{address}"))

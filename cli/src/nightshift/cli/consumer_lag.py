@@ -1,4 +1,4 @@
-"""Checks from outside whether every consumer group makes progress at each of its partitions."""
+"""Checks from outside whether every consumer group makes progress in each of its partitions."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -8,16 +8,16 @@ from nightshift.bus.kafka.progress import PartitionProgress, partition_progress
 from nightshift.bus.settings import KafkaSettings
 from nightshift.contracts.readers import EVERY_REPLICA, subscribed
 
-#: Seconds after which a record that is not handled counts as late.
+#: After so many seconds, a record that is not handled is late.
 LATE_S = 60.0
-#: Seconds between two reads of the offsets. A late partition whose offset did not move makes no progress.
+#: Seconds between two reads of the offsets. A late partition whose offset did not change makes no progress.
 _BETWEEN_S = 2.0
 
 
 def shared_groups(settings: KafkaSettings) -> Mapping[str, str]:
-    """Returns the consumer groups that the replicas of a service share, each with its topic.
+    """Returns consumer group → topic for the groups that all replicas of a service share.
 
-    The groups of single replicas are left out: they begin at the end of a topic, and their names hold process ids.
+    Groups of single replicas are left out: they start at the end of a topic, and their names contain process ids.
     """
     topics = settings.topics
     return {
@@ -28,7 +28,7 @@ def shared_groups(settings: KafkaSettings) -> Mapping[str, str]:
 
 
 async def late_partitions(settings: KafkaSettings) -> tuple[Sequence[PartitionProgress], bool]:
-    """Returns the partitions with a record that waits for more than a minute, and whether one makes no progress.
+    """Returns the partitions with a record that has waited for over a minute, and whether one makes no progress.
 
     Raises Unavailable.
     """

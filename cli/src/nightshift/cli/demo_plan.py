@@ -1,23 +1,24 @@
-"""The plan of a demo: its model, its sandbox, its account and the money of a day."""
+"""Plans a demo: its model, its sandbox, and the money per day."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nightshift.contracts.models import DEFAULT_MODEL, SCRIPTED_MODEL
-from nightshift.eventlog.errors import NotFound
 
-#: Seconds of a day while the model is scripted: enough for the first half of the build, and a short night.
+#: The idea and the scenario of the demo. `examples/` of a checkout links to them.
+_TOOL_LIBRARY = Path(__file__).parent / "tool_library"
+#: Seconds of an account's day with the scripted model: enough for half of the build, and a short night.
 _DAY_SECONDS = 25
-#: Microdollars of such a day: less than the script costs, so that the build sleeps once.
+#: The money of such a day in microdollars: less than the script costs, so that the build sleeps once.
 _SCRIPTED_DAY = 1_200_000
-#: Microdollars of a day with Claude. Days are real, so a demo never spends more than this before midnight.
+#: The money of a day with Claude in microdollars. Days are calendar days then, so a demo never spends more in a night.
 _CLAUDE_DAY = 5_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class DemoPlan:
-    """The settings of a demo. `day_microusd` is what the account may spend in a day."""
+    """The settings of a demo. The account may spend `day_microusd` per day."""
 
     scripted: bool
     e2b: bool
@@ -29,7 +30,7 @@ class DemoPlan:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The environment variables of the demo's services."""
+        """The environment variables for the services of the demo."""
         day = {
             "NIGHTSHIFT_BUDGET_DAY_SECONDS": f"{self.day_seconds:g}",
             "NIGHTSHIFT_BUDGET_WAKE_JITTER_S": "0",
@@ -37,7 +38,7 @@ class DemoPlan:
         return day if self.scripted else {}
 
     def banner(self) -> list[str]:
-        """The first lines of the output: which model, which sandbox, how much money."""
+        """Returns the first lines of the output: which model, which sandbox, how much money."""
         model, money = f"Claude ({self.model})", f"${self.day_microusd / 1_000_000:.2f} a day"
         if self.scripted:
             model = "a scripted model behind the Anthropic SDK (no ANTHROPIC_API_KEY is set)"
@@ -49,7 +50,7 @@ class DemoPlan:
 def plan_demo(
     environ: Mapping[str, str], *, idea: Path | None, scenario: Path | None, model: str | None
 ) -> DemoPlan:
-    """Makes the plan from the environment and the flags. Raises NotFound when an example is missing."""
+    """Returns the plan that follows from environment and flags."""
     scripted = scenario is not None or not environ.get("ANTHROPIC_API_KEY")
     return DemoPlan(
         scripted=scripted,
@@ -57,16 +58,6 @@ def plan_demo(
         model=model or (SCRIPTED_MODEL if scripted else DEFAULT_MODEL),
         day_microusd=_SCRIPTED_DAY if scripted else _CLAUDE_DAY,
         day_seconds=float(environ.get("NIGHTSHIFT_BUDGET_DAY_SECONDS") or _DAY_SECONDS),
-        idea=idea or _example("ideas", "--idea"),
-        scenario=(scenario or _example("scenarios", "--scenario")) if scripted else None,
+        idea=idea or _TOOL_LIBRARY / "idea.yaml",
+        scenario=(scenario or _TOOL_LIBRARY / "scenario.yaml") if scripted else None,
     )
-
-
-def _example(kind: str, flag: str) -> Path:
-    """Returns the example file of the checkout. Raises NotFound."""
-    for folder in (Path.cwd(), *Path(__file__).resolve().parents):
-        found = folder / "examples" / kind / "tool-library.yaml"
-        if found.is_file():
-            return found
-    hint = f"run it in a checkout, or give {flag} FILE"
-    raise NotFound(f"examples/{kind}/tool-library.yaml is not there", hint=hint)

@@ -1,6 +1,6 @@
-"""What `doctor` checks. No check spends money or changes anything: that of the object store deletes what it writes.
+"""The checks of `doctor`. They spend nothing and change nothing; the object store check deletes what it writes.
 
-Each check ends within 15 s and returns one line that says what it found, and one that says how to fix it.
+Each check ends within 15 s. It returns what it found, and how to fix it.
 """
 
 import asyncio
@@ -38,17 +38,17 @@ Status = Literal["pass", "warn", "fail"]
 
 #: Seconds that one check may take.
 _LIMIT = 15.0
-#: A key that no orchestrator uses any more is not tried again, and is reported for an hour.
+#: Keys that the provider refuses. A key that no orchestrator tries again is reported for one more hour.
 _REFUSED_KEYS = """
 SELECT kind, status, detail, refused_at, next_probe_at FROM nightshift.provider_keys
 WHERE refused_at IS NOT NULL AND next_probe_at > clock_timestamp() - interval '1 hour' ORDER BY refused_at"""
-#: Seconds that the clocks of this machine and of the database may differ before `doctor` warns.
+#: Seconds that the clocks of this machine and the database may differ before `doctor` warns.
 _SKEW = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found. `fix` is what to do about it, None when nothing can be done."""
+    """The result of a check. `fix` says what to do, or is None when nothing can or need be done."""
 
     status: Status
     detail: str
@@ -59,7 +59,7 @@ Check = Callable[[Path], Awaitable[Finding]]
 
 
 async def diagnose(home: Path) -> dict[str, Finding]:
-    """Runs all checks at once. Returns the finding of each check by its name, in a fixed order."""
+    """Runs all checks at the same time. Returns check name → finding, in a fixed order."""
     found = await asyncio.gather(*(_bounded(check, home) for check in CHECKS.values()))
     return dict(zip(CHECKS, found, strict=True))
 
@@ -80,20 +80,20 @@ async def check_python(_home: Path) -> Finding:
 
 async def check_sandbox(home: Path) -> Finding:
     # This checks the driver only: the object store has a check of its own.
-    settings = SandboxSettings.load(s3_bucket="unused", home=home)
+    settings = SandboxSettings.load(s3_bucket="unused", home=home.absolute())
     driver = await make_driver(settings)
     if driver.name == "e2b":
         return Finding("pass", "E2B (E2B_API_KEY is set; nothing was started)")
     shared = "bubblewrap shares this machine's kernel: run only builds of people you trust with it"
     local = settings.local()
-    found, counts = isolation(Cgroups.find()), count_sandboxes(local.state_dir)
+    found, counts = isolation(Cgroups.find(), local.limits), count_sandboxes(local.state_dir)
     open_now = ", ".join(f"{number} {state}" for state, number in sorted(counts.items())) or "none open"
     said = f"local sandboxes work ({open_now}); {'; '.join(found.holds)}; {shared}"
-    if len(found.missing) > 1:  # one is missing everywhere
+    if found.missing:
         return Finding(
             "warn", f"{said}. Missing: {'; '.join(found.missing)}", "run the gateway as root, with cgroups"
         )
-    return Finding("pass", f"{said}; {found.missing[0]}")
+    return Finding("pass", said)
 
 
 async def check_postgres(home: Path) -> Finding:
@@ -223,7 +223,7 @@ async def check_consumers(home: Path) -> Finding:
 
 
 async def stale_rows(home: Path) -> Sequence[StalePending]:
-    """Returns the pending rows of the event log that outlived their purpose, oldest first."""
+    """Returns the pending rows of the log that outlived their purpose, oldest first."""
     async with open_database(home) as database:
         return await PostgresEventLog(database, actor="doctor", notify=False).stale_pending()
 

@@ -1,4 +1,4 @@
-"""Events as lines of JSON, as `nightshift log --json` prints them: writes them, and reads them back."""
+"""Writes events as lines of JSON, like `nightshift log --json`, and reads such lines."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -13,7 +13,7 @@ from nightshift.eventlog.port import RecordedEvent
 
 
 def event_json(event: RecordedEvent) -> dict[str, Any]:
-    """Returns one event as `--json` prints it: its envelope, and its data as the log has them."""
+    """Returns an event in the form of `--json`: its envelope, and its data as in the log."""
     return {
         "event_id": str(event.event_id),
         "stream_id": event.stream_id,
@@ -29,10 +29,10 @@ def event_json(event: RecordedEvent) -> dict[str, Any]:
 
 
 def read_lines(lines: Iterable[str], name: str) -> list[RecordedEvent]:
-    """Returns the events of one build. Lines without a version, such as a status at the end, are skipped.
+    """Returns the events in lines of JSON. All must belong to one build. Lines without a version are skipped.
 
-    Raises Refused, naming the line, for one that is no event, for another build's event, and for a gap in the versions
-    or a repeated one. Raises NotFound when there is no event.
+    Raises Refused, which names the line, for a line that is not an event, an event of another build, or a gap or
+    repetition in the versions. Raises NotFound when there is no event. `name` names the source in errors.
     """
     events: list[RecordedEvent] = []
     for number, line in enumerate(lines, start=1):

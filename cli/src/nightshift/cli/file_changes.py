@@ -1,6 +1,6 @@
-"""The changes of files that the agent's own tools made, turn by turn, from the log alone. Pure.
+"""Finds the file changes of the agent's own tools in the events of a build, turn by turn. Pure.
 
-Files that commands write are not in the log. `nightshift diff` compares whole snapshots.
+Files that shell commands write are not in the log. `nightshift diff` compares whole snapshots instead.
 """
 
 import difflib
@@ -18,7 +18,10 @@ from nightshift.eventlog.port import RecordedEvent
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """One change. `diff` is a unified diff without its two header lines, cut after a number of lines."""
+    """One change of a file.
+
+    `diff` is a unified diff without its header; `cut` says that lines at the end are missing.
+    """
 
     turn: int
     version: int
@@ -28,7 +31,7 @@ class FileChange:
 
 
 def file_changes(events: Sequence[RecordedEvent], *, longest: int = 400) -> Iterator[FileChange]:
-    """Yields every change that succeeded, in the order of the results. A diff has at most `longest` lines."""
+    """Yields every successful change, in the order of the results. A diff has at most `longest` lines."""
     asked: dict[str, ToolCallRequested] = {}
     known: dict[str, str] = {}
     for event in events:
@@ -47,7 +50,10 @@ def file_changes(events: Sequence[RecordedEvent], *, longest: int = 400) -> Iter
 
 
 def _change(call: ToolCallRequested, known: dict[str, str]) -> tuple[str, str, str] | None:
-    """Returns path, old text and new text. For a file whose text is not known, only the edited part."""
+    """Returns the path, the old text and the new text of a change, or None when the call changed no file.
+
+    When the whole text of the file is unknown, the texts are only the edited part.
+    """
     if isinstance(call.input, BlobRef):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Follows a build: prints a line for each event, and below them, on a terminal, what goes on right now."""
+"""Follows a build: prints lines for each event and, on a terminal, a last line with what happens right now."""
 
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -21,22 +21,22 @@ from nightshift.eventlog.port import RecordedEvent
 
 _TONES = {"plain": "", "dim": "dim", "good": "green", "bad": "red", "warn": "yellow", "strong": "bold"}
 
-#: Decides after each batch whether to stop: returns the exit code, or None to go on.
+#: Called after each batch of events. Returns an exit code to stop with, or None to continue.
 Stop = Callable[[BuildStatus], Exit | None]
 
 
 class JsonRenderer:
-    """Prints one event a line, as JSON."""
+    """Prints each event as one line of JSON."""
 
     def show(self, status: BuildStatus, event: RecordedEvent) -> None:
         write_json(event_json(event))
 
     def idle(self, status: BuildStatus) -> None:
-        """Prints nothing: only events are data."""
+        """Prints nothing, because the output is only events."""
 
 
 class PlainRenderer:
-    """Prints one line for each event that says something to a person: for logs and pipes."""
+    """Prints lines about events as plain text, for logs and pipes."""
 
     def __init__(self) -> None:
         self._waits = WaitLines()
@@ -45,7 +45,7 @@ class PlainRenderer:
         self._print(status, lines(status, event))
 
     def idle(self, status: BuildStatus) -> None:
-        """Prints why the build waits, once for each reason."""
+        """Prints why the build waits, unless it was printed already."""
         self._print(status, self._waits.of(status, datetime.now(UTC)))
 
     def _print(self, status: BuildStatus, narrated: Iterable[Line]) -> None:
@@ -54,7 +54,7 @@ class PlainRenderer:
 
 
 class TerminalRenderer(PlainRenderer):
-    """Prints lines that scroll, and keeps one line below them that says what goes on right now."""
+    """Prints lines that scroll, and below them one line about what happens right now."""
 
     def __init__(self, console: Console, live: Live) -> None:
         super().__init__()
@@ -63,13 +63,13 @@ class TerminalRenderer(PlainRenderer):
         self._spinner = Spinner("dots")
 
     def idle(self, status: BuildStatus) -> None:
-        """Prints why the build waits, once for each reason, and draws the last line again."""
+        """Prints why the build waits, unless it was printed already, and draws the last line again."""
         super().idle(status)
         self._live.update(Group(Text(""), self._now(status)))
 
     def _print(self, status: BuildStatus, narrated: Iterable[Line]) -> None:
         for line in narrated:
-            row = Table.grid(padding=(0, 2, 0, 0))  # a long text continues below its own beginning
+            row = Table.grid(padding=(0, 2, 0, 0))  # a long text continues in its own column
             row.add_row(
                 Text(elapsed(status, line.at), "dim"),
                 Text(f"{line.kind:<9}", "cyan"),
@@ -86,19 +86,19 @@ class TerminalRenderer(PlainRenderer):
         text = f"{status.phase} · {money} · {doing(status)}"
         if status.preview_url is not None:
             text = f"{text} · {status.preview_url}"
-        # Exactly one line: a second one would leave characters behind when the line is redrawn.
+        # Cut to exactly one line, because a second one would leave characters behind when it is redrawn.
         self._spinner.update(text=Text(short(text, max(self._console.width - 3, 20)), style="dim"))
         return self._spinner
 
 
 class WaitLines:
-    """Makes one line for each wait of a followed build, and none when the same wait goes on."""
+    """Makes one line for each wait of a build, and no further line while that wait lasts."""
 
     def __init__(self) -> None:
         self._last: tuple[str, datetime] | None = None
 
     def of(self, status: BuildStatus, now: datetime) -> Iterator[Line]:
-        """Yields the line that says why the build waits and what to do, unless it was yielded before."""
+        """Yields a line that says why the build waits and what to do, unless it was yielded before."""
         wait = status.waiting(now)
         if wait is None:
             self._last = None
@@ -108,7 +108,7 @@ class WaitLines:
 
 
 def doing(status: BuildStatus, now: datetime | None = None) -> str:
-    """Returns what a build does right now in a few words, or how long it still sleeps."""
+    """Returns in a few words what a build does right now, or how long it still sleeps."""
     now = now or datetime.now(UTC)
     if status.asleep_until is not None and now <= status.asleep_until:
         return f"asleep, wakes in {_clock((status.asleep_until - now).total_seconds())}"
@@ -129,12 +129,12 @@ def doing(status: BuildStatus, now: datetime | None = None) -> str:
 
 
 def plain(status: BuildStatus, line: Line) -> str:
-    """Returns a line as text without colour."""
+    """Returns a line of the narration as plain text."""
     return f"{elapsed(status, line.at)}  {line.kind:<9} {printable(line.text)}"
 
 
 def elapsed(status: BuildStatus, at: datetime) -> str:
-    """Returns the time since the build began, as text."""
+    """Returns the time from the start of the build to `at`, as text."""
     return _clock((at - (status.began_at or at)).total_seconds())
 
 
@@ -145,7 +145,7 @@ def _clock(seconds: float) -> str:
 
 
 def outcome(status: BuildStatus) -> Exit | None:
-    """Returns the exit code of a build that has ended. None while it goes on."""
+    """Returns the exit code for the end of a build, or None while it has not ended."""
     ends = {"ready": Exit.OK, "failed": Exit.BUILD_FAILED, "cancelled": Exit.CANCELLED}
     return ends.get(status.state)
 
@@ -153,7 +153,7 @@ def outcome(status: BuildStatus) -> Exit | None:
 async def follow(
     batches: AsyncIterator[list[RecordedEvent]], build_id: str, *, as_json: bool, stop: Stop
 ) -> tuple[BuildStatus, Exit]:
-    """Prints the events of `batches` until `stop(status)` returns an exit code.
+    """Prints the events of the batches until `stop(status)` returns an exit code.
 
     Returns the last status and that code.
     """

@@ -1,6 +1,6 @@
-"""The `nightshift` command: lists its subcommands, and turns an error into a message and an exit code.
+"""The `nightshift` command: finds the subcommand, and turns errors into a message and an exit code.
 
-Subcommands are named by import string and loaded when they are used, so that `--help` is quick.
+A subcommand is imported only when it is used, so that `--help` is quick.
 """
 
 import sys
@@ -31,7 +31,7 @@ Exit codes: 0 done, 1 error, 2 usage, 3 build failed, 4 access or configuration,
 
 _CODES = {WrongUsage: Exit.USAGE, ConfigurationError: Exit.CONFIGURATION, NotFound: Exit.NOT_FOUND}
 
-#: Group of the overview → subcommand → its line there. A subcommand is `app` of nightshift.cli.commands.<name>.
+#: Help group → subcommand → its line in the overview. A subcommand is the `app` of nightshift.cli.commands.<name>.
 COMMANDS = {
     "Builds": {
         "build": "Ask for a build: from a file with the idea, or from a sentence.",
@@ -70,6 +70,7 @@ COMMANDS = {
         "down": "Stop a stack that runs in the background.",
     },
     "Operations": {
+        "service": "Run one service of an installation in the foreground.",
         "doctor": "Check everything that builds need, and say how to fix what fails.",
         "db": "Migrate the event log's database, and show its migrations.",
         "topics": "Create the topics on the broker, or show what would change.",
@@ -89,7 +90,7 @@ _GROUPS = {title: cyclopts.Group(title, sort_key=place) for place, title in enum
 
 
 def build_app(used: str | None = None) -> cyclopts.App:
-    """Makes the root command with every subcommand. Loads only the one that is `used`."""
+    """Returns the root command with all subcommands. Imports only the subcommand `used`."""
     app = cyclopts.App(
         name="nightshift",
         help=_HELP,
@@ -111,7 +112,7 @@ def build_app(used: str | None = None) -> cyclopts.App:
 
 
 def _load(module: str) -> cyclopts.App:
-    """Loads a subcommand. Its help is its docstring with the examples, not its line in the overview."""
+    """Imports a subcommand. Its own help is its docstring, not its line in the overview."""
     app: cyclopts.App = import_module(module).app
     if app.default_command is not None:
         app.help = None
@@ -119,7 +120,7 @@ def _load(module: str) -> cyclopts.App:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command line (default: that of this process) and returns its exit code. Never raises."""
+    """Runs a command line (default: that of this process) and returns its exit code. Never raises."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         app = build_app(next((word for word in given if not word.startswith("-")), None))
@@ -141,7 +142,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         report_error("interrupted")
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        # The reader of the output has exited (`nightshift … | head`): stop without a message.
+        # The reader of the output has exited, as in `nightshift … | head`. Stop without a message.
         discard(sys.stdout)
         return Exit.ERROR
     except Exception as error:  # noqa: BLE001 - the boundary of the process: print the stack, then one line
@@ -154,6 +155,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def main() -> None:
-    """The entry point of the `nightshift` script."""
+    """Runs the `nightshift` script and exits with its exit code."""
     ready_streams()
     sys.exit(run())

@@ -1,4 +1,4 @@
-"""The option `--at`: a turn, a version or a time of a build. Finds the version of the log that it names. Pure."""
+"""Finds the version of a build's log that the option `--at` means: a turn, a version or a time. Pure."""
 
 import re
 from collections.abc import Sequence
@@ -22,12 +22,14 @@ _VERSION = re.compile(r"[0-9]{1,18}")
 
 
 def version_at(events: Sequence[RecordedEvent], at: str) -> int:
-    """Returns the version that `at` names in the events of one build, which begin with version 1.
+    """Returns the version that `at` means in the events of one build. `events` begin with version 1.
 
-    `turn:N` is the checkpoint of turn N, or the last event of a turn without one; `turn:0` is the
-    last event before the first model call. A time names the last event that was
-    recorded by then; one without a zone is in the zone of this machine. Raises WrongUsage when `at` is none of the
-    three, and NotFound when the build has no such moment.
+    - `turn:N`: the checkpoint of turn N, or the last event of a turn without one. `turn:0`: the last event before the
+      first model call.
+    - a number: that version.
+    - a time: the last event recorded by then. A time without a zone is in this machine's zone.
+
+    Raises WrongUsage for any other text, and NotFound when the build has no such moment.
     """
     newest = events[-1].version
     if turn := _TURN.fullmatch(at):
@@ -50,7 +52,7 @@ def version_at(events: Sequence[RecordedEvent], at: str) -> int:
 
 
 def turn_at(events: Sequence[RecordedEvent], version: int) -> int:
-    """Returns the turn to which the event at this version belongs: 0 before the first model call."""
+    """Returns the turn to which the event at this version belongs, 0 before the first model call."""
     started = (one.data for one in events[:version] if isinstance(one.data, ModelCallStarted))
     return max((fact.turn for fact in started), default=0)
 

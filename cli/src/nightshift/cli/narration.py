@@ -1,4 +1,4 @@
-"""Describes each event of a build to a person in one line. Pure."""
+"""Describes events of a build to a person, mostly in one line each. Pure."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -23,10 +23,10 @@ from nightshift.contracts.events.requests import idea_text
 from nightshift.contracts.model import BlobRef, Event
 from nightshift.eventlog.port import RecordedEvent
 
-#: The fields of a tool's input that explain it best, in this order.
+#: The fields of a tool's input that explain a call best; the first one present is shown.
 _TELLING = ("command", "file_path", "pattern", "port", "message", "action")
 
-#: Precedes the name of each test run in the output of detected tests.
+#: Marks the headings in the output of the orchestrator's own test run.
 _HEADING = "== "
 _EXIT_HEADING = "== exit code "
 _EXIT_CODE = re.compile(r"\[exit code -?\d+\]")
@@ -35,7 +35,7 @@ _NAMES_AN_ERROR = re.compile(r"[\w.]*(Error|Exception|error|fatal|FAILED)\b[^:]*
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line. `kind` is a fixed word for the sort of line; `tone` selects its colour."""
+    """A line for a person. `kind` is a fixed word, such as `tool` or `money`. `tone` selects the colour."""
 
     at: datetime
     kind: str
@@ -44,7 +44,7 @@ class Line:
 
 
 def input_in_words(call: build.ToolCallRequested) -> str:
-    """Returns a tool call's input in a few words."""
+    """Returns the input of a tool call in a few words."""
     return short(_given(call.input), 64)
 
 
@@ -58,7 +58,7 @@ def _given(given: Mapping[str, Any] | BlobRef) -> str:
 
 
 def _flat(command: str) -> str:
-    """Returns a script in one line, without its leading comments and `set` lines."""
+    """Returns a shell script in one line, without leading comments and `set` lines."""
     kept = [line.strip() for line in command.splitlines() if line.strip()]
     while len(kept) > 1 and kept[0].startswith(("set -", "#")):
         kept = kept[1:]
@@ -66,7 +66,7 @@ def _flat(command: str) -> str:
 
 
 def lines(status: BuildStatus, event: RecordedEvent) -> Iterator[Line]:
-    """Yields the lines for an event, given the status before it. Some events have none."""
+    """Yields the lines that describe an event. `status` is the status before the event. Some events have no line."""
     for kind, text, tone in _parts(status, event.data):
         yield Line(event.recorded_at, kind, text, tone)
 
@@ -196,7 +196,7 @@ def _waiting_line(
 
 
 def proof_in_words(proof: Proof) -> Iterator[str]:
-    """Yields what shows that a build works, each part in a few words."""
+    """Yields each thing that shows that a build works, in a few words."""
     if proof.tests_executed:
         yield f"{proof.tests_executed} test{'s' * (proof.tests_executed != 1)} executed"
     yield from (
@@ -302,7 +302,7 @@ def _narrated_text(call: build.ToolCallRequested) -> str:
 def _what_was_checked(
     status: BuildStatus, call: build.ToolCallRequested, fact: sandbox.ToolCallCompleted
 ) -> str:
-    """Returns what the orchestrator checked. The output of detected tests names each of them in a heading."""
+    """Returns what a call of the orchestrator checked. The output of its own test run names each test in a heading."""
     if call.purpose == "preview":
         return f"the preview on port {input_in_words(call)}"
     headings = [
@@ -311,13 +311,14 @@ def _what_was_checked(
         if line.startswith(_HEADING) and not line.startswith(_EXIT_HEADING)
     ]
     if not headings and not status.has_checks:
-        headings = _output(fact)[:1]  # it says that it found no tests
+        headings = _output(fact)[:1]  # the output then says that there are no tests
     return short(", ".join(headings) or input_in_words(call), 64)
 
 
 def _reason_in_output(fact: sandbox.ToolCallCompleted) -> str:
-    """Returns the line of a failed call's output that explains most: the first that names an error, else the last."""
-    printed = [line for line in _output(fact) if not _EXIT_CODE.fullmatch(line)]  # it is shown already
+    """Returns the most helpful line of a failed call's output: the first that names an error, else the last one."""
+    # The exit code is shown elsewhere.
+    printed = [line for line in _output(fact) if not _EXIT_CODE.fullmatch(line)]
     naming = [line for line in printed if _NAMES_AN_ERROR.match(line)]
     return "".join(f" · {short(line, 64)}" for line in (naming or printed[-1:])[:1])
 

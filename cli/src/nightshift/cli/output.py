@@ -1,6 +1,6 @@
-"""Prints data to stdout, and progress, notes and errors to stderr.
+"""Writes data to stdout, and progress, notes and errors to stderr.
 
-Data is never written through a rich console, which would wrap and colour what a script reads.
+Data never goes through rich's console, which would wrap and colour what a script reads.
 """
 
 import contextlib
@@ -15,8 +15,9 @@ from typing import Any, TextIO
 
 from rich.cells import cell_len, set_cell_size
 
-# Escape sequences (CSI, OSC and its kin, two-byte ones), then what is left of C0, DEL and C1, and characters
-# that hide or reverse text. Texts of a build come from a model or a stranger and must not control a terminal.
+# Escape sequences (CSI, OSC and similar, two-byte ones), then the remaining characters of C0, DEL and C1, and
+# characters that hide or reverse text. The texts of a build come from a model or a stranger and must not control a
+# terminal.
 _UNSAFE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"
     r"|\x1b[\]PX^_][^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
@@ -26,12 +27,13 @@ _UNSAFE = re.compile(
 
 
 def ready_streams() -> None:
-    """Makes the standard streams usable, also when the shell closed them.
+    """Makes the standard streams usable, even when the shell closed them or their encoding lacks characters.
 
-    A closed stream (`>&-`) is replaced by the null device, so that its number does not go to the next file that is
-    opened. A stream whose encoding lacks a character writes `?` in its place.
+    A closed stream is replaced by the null device. Otherwise the next opened file would get its file descriptor. A
+    character that the encoding lacks is written as `?`.
     """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order of their numbers
+    # In the order of their file descriptors.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for as long as we live
@@ -40,24 +42,24 @@ def ready_streams() -> None:
 
 
 def printable(text: str) -> str:
-    """Returns the text without escape sequences. Keeps line breaks and tabs; lone surrogates become `?`."""
+    """Returns the text without escape sequences. Line breaks and tabs stay; lone surrogates become `?`."""
     return _UNSAFE.sub("", text).encode("utf-8", "replace").decode("utf-8")
 
 
 def write_json(value: Any) -> None:
-    """Writes one JSON value on one line of stdout and flushes it. Times are in ISO 8601."""
+    """Writes one JSON value as one line to stdout and flushes it. Times are in ISO 8601."""
     sys.stdout.write(json.dumps(value, default=_json_default) + "\n")
     sys.stdout.flush()
 
 
 def write_line(text: str = "") -> None:
-    """Writes one line of data for a person, without escape sequences."""
+    """Writes one line for a person to stdout, without escape sequences."""
     sys.stdout.write(printable(text) + "\n")
     sys.stdout.flush()
 
 
 def write_result(value: Mapping[str, object], text: str, *, as_json: bool) -> None:
-    """Writes the outcome of a command: the value as JSON to stdout, or the text for a person to stderr."""
+    """Writes the result of a command: with `as_json` the value to stdout, otherwise the text to stderr."""
     if as_json:
         write_json(value)
     else:
@@ -65,9 +67,9 @@ def write_result(value: Mapping[str, object], text: str, *, as_json: bool) -> No
 
 
 def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Writes rows under their column names, aligned by the width of characters on a terminal.
+    """Writes rows below their column names. Columns are aligned.
 
-    On a terminal a row is cut to one line. In a pipe or a file it is written whole.
+    On a terminal each row is cut to one line. Into a pipe or file it is written as a whole.
     """
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     lines = [list(columns), *([_cell(value) for value in row] for row in rows)]
@@ -79,14 +81,14 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 
 
 def write_fields(fields: Mapping[str, object]) -> None:
-    """Writes one field a line: its name, then its value."""
+    """Writes a field per line: its name, then its value."""
     width = max((len(name) for name in fields), default=0)
     for name, value in fields.items():
         write_line(f"{name + ':':<{width + 1}}  {_cell(value)}".rstrip())
 
 
 def note(text: str) -> None:
-    """Writes a note for a person to stderr. Ignores a stderr that is closed."""
+    """Writes a note for a person to stderr. Does nothing when stderr is closed."""
     try:
         sys.stderr.write(printable(text) + "\n")
         sys.stderr.flush()
@@ -95,19 +97,19 @@ def note(text: str) -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """Redirects the stream to the null device, so that further writes and its buffer cannot fail."""
+    """Redirects the stream to the null device, so that later writes to it cannot fail."""
     with contextlib.suppress(OSError), open(os.devnull, "w", encoding="utf-8") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def progress(text: str) -> None:
-    """Writes a progress message to stderr when stderr is a terminal."""
+    """Writes a progress message to stderr, if stderr is a terminal."""
     if sys.stderr.isatty():
         note(text)
 
 
 def report_error(message: str, hint: str | None = None) -> None:
-    """Writes two lines to stderr: what was not done and why, then what to do."""
+    """Writes two lines to stderr: what failed and why, then what to do."""
     note(f"error: {_one_line(message)}")
     if hint:
         note(f"hint: {_one_line(hint)}")

@@ -1,4 +1,4 @@
-"""One HTML file that shows a build without a server: timeline, slider, cost of each turn, changes of files. Pure."""
+"""Writes a build as one HTML file that needs no server: timeline, slider, cost of each turn, file changes. Pure."""
 
 import base64
 import hashlib
@@ -17,14 +17,14 @@ from nightshift.contracts.events.build import ModelCallFailed, ModelCallResponde
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.usecases.replay import INITIAL, BuildState, fold
 
-#: The most bytes of a page. Raw data, then diffs, are left out of one that would be larger.
+#: The most bytes of a page. When a page would be larger, raw data is left out, and then diffs.
 MOST_BYTES: Final = 2_000_000
-#: Characters of an event's data that the page holds, and lines of one diff.
+#: How many characters of an event's data, and how many lines of a diff, the page contains.
 _DATA, _DIFF_LINES = 400, 120
 
 
 def page(build_id: str, events: Sequence[RecordedEvent]) -> str:
-    """Returns the page as HTML, of at most MOST_BYTES bytes."""
+    """Returns the page as HTML of at most MOST_BYTES bytes."""
     for characters, diff_lines in ((_DATA, _DIFF_LINES), (0, _DIFF_LINES), (0, 20), (0, 0)):
         html = _html(_data(build_id, events, characters, diff_lines))
         if len(html) <= MOST_BYTES:
@@ -33,13 +33,13 @@ def page(build_id: str, events: Sequence[RecordedEvent]) -> str:
 
 
 def _html(data: dict[str, Any]) -> str:
-    """Returns the template with the data in it. Only the template's own script may run in the page."""
+    """Returns the HTML template with the data in it. The page allows only the template's own script to run."""
     template = (files("nightshift.cli") / "page.html").read_text(encoding="utf-8")
     script = template.partition("<script>")[2].partition("</script>")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     text = json.dumps(data, separators=(",", ":"))  # ASCII
     for mark in "<>&":
-        text = text.replace(mark, f"\\u{ord(mark):04x}")  # no text of a build ends the script element
+        text = text.replace(mark, f"\\u{ord(mark):04x}")  # so no text of a build can end the script element
     return template.replace("__SCRIPT__", f"sha256-{digest}").replace("__DATA__", text)
 
 

@@ -1,4 +1,4 @@
-"""Plays a recorded build in the terminal at the pace of its events, and lets keys pause, step and skip."""
+"""Plays a recorded build on the terminal at the pace of its events. Keys pause, step and skip."""
 
 import contextlib
 import select
@@ -15,18 +15,21 @@ from nightshift.cli.text import dollars
 from nightshift.contracts.events.build import ModelCallStarted
 from nightshift.eventlog.port import RecordedEvent
 
-#: The longest pause between two events in seconds, whatever the speed: nobody watches a night of sleep.
+#: The longest pause in seconds between two events, at any speed: nobody watches a whole night of sleep.
 LONGEST_PAUSE_S = 2.0
 KEYS = "keys: space pauses, n next event, t next turn, + faster, - slower, q quits"
 _FASTEST, _SLOWEST = 4096.0, 0.25
 
-#: Waits so many seconds for a key, for ever when None. Returns the key, or "" after that time.
+#: Waits up to so many seconds for a key, or without a limit for None. Returns the key, or "" when none was pressed.
 ReadKey = Callable[[float | None], str]
 
 
 @dataclass
 class Playback:
-    """How the recording plays now. `until_turn` plays without pauses up to the next turn."""
+    """How the recording is played now. With `step`, each event waits for a key.
+
+    With `until_turn`, events play without pauses up to the next turn.
+    """
 
     speed: float
     step: bool = False
@@ -34,7 +37,7 @@ class Playback:
     over: bool = False
 
     def press(self, key: str) -> bool:
-        """Follow a key. Returns whether the next event plays at once."""
+        """Change the playback as the key says. Returns whether the next event plays at once."""
         match key:
             case "q" | "\x03" | "\x04":
                 self.over = True
@@ -51,7 +54,7 @@ class Playback:
         return self.over or key in {"n", "t", "\r", "\n"}
 
     def wait(self, recorded_s: float, read_key: ReadKey, clock: Callable[[], float] = monotonic) -> None:
-        """Wait as long as the recording says, or until a key plays the next event."""
+        """Wait as long as the recording did, at the present speed, or until a key plays the next event."""
         if self.until_turn:
             return
         deadline = clock() + min(max(recorded_s, 0.0) / self.speed, LONGEST_PAUSE_S)
@@ -67,7 +70,7 @@ class Playback:
 def play(
     build_id: str, events: Sequence[RecordedEvent], playback: Playback | None, read_key: ReadKey
 ) -> None:
-    """Prints the story of a build. Without a playback, prints all of it at once."""
+    """Prints what a build did, event by event. Without a playback it prints everything at once."""
     status, turn = BuildStatus(build_id), 0
     before_at = events[0].recorded_at
     for event in events:
@@ -89,7 +92,7 @@ def play(
 
 @contextlib.contextmanager
 def keyboard() -> Iterator[ReadKey]:
-    """Yields a function that reads single keys of the terminal. Restores the terminal's mode at the end."""
+    """Yields a function that reads single keys from the terminal. Restores the mode of the terminal at the end."""
     import termios  # noqa: PLC0415 - not on every system, and only a terminal needs it
     import tty  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Reads the parts of an account's policy from the command line, and shows them to a person."""
+"""Reads the parts of an account's policy from command line options, and shows a policy to a person."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
@@ -23,9 +23,9 @@ ROLES: tuple[str, ...] = get_args(Role)
 
 
 def with_models(before: Mapping[str, str], given: Iterable[str]) -> dict[str, str] | None:
-    """Returns the models by role after these changes, each ROLE=MODEL, or ROLE= to remove one. None: there are none.
+    """Returns role → model after the changes in `given`: ROLE=MODEL sets a model, and ROLE= removes it.
 
-    Raises WrongUsage.
+    Returns None when no model is left. Raises WrongUsage.
     """
     models = dict(before)
     for text in given:
@@ -49,7 +49,7 @@ def with_approvals(
     allow: Sequence[str],
     deadline_s: int | None,
 ) -> Mapping[str, Any] | None:
-    """Returns the approvals that these options state, or those from before when no option is given.
+    """Returns the approval policy that these options describe, or `before` when no option is given.
 
     Raises WrongUsage.
     """
@@ -79,7 +79,7 @@ def _check(model: str) -> None:
 
 
 def shown(fields: Mapping[str, Any]) -> dict[str, object]:
-    """Returns the fields of a policy for a person."""
+    """Returns the fields of a policy in words for a person."""
     found: dict[str, object] = {
         f"model of the {role}": model for role, model in (fields.get("models") or {}).items()
     }

@@ -1,5 +1,9 @@
-"""Sends requests to Kafka as any producer outside does. Validates them first, to report mistakes at once."""
+"""Sends requests to Kafka, like any producer outside.
 
+They are validated first, so that mistakes are reported at once.
+"""
+
+import os
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -14,6 +18,7 @@ from nightshift.contracts.cloudevents import decode_request, encode_request
 from nightshift.contracts.errors import ContractError
 from nightshift.contracts.model import Request
 from nightshift.eventlog.errors import Refused
+from nightshift.servicekit.tracing import valid
 
 _SOURCE = "/nightshift/cli"
 
@@ -21,7 +26,7 @@ R = TypeVar("R", bound=Request)
 
 
 def checked(kind: type[R], fields: dict[str, Any]) -> R:
-    """Makes a request of these fields. Raises Refused that names each wrong field."""
+    """Returns a request with these fields. Raises Refused, which names each wrong field."""
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
@@ -33,7 +38,12 @@ def checked(kind: type[R], fields: dict[str, Any]) -> R:
 
 
 async def send(home: Path, request: Request) -> None:
-    """Sends a request and waits for the broker's acknowledgement. Raises Refused, Unavailable, ConfigurationError."""
+    """Sends a request and waits until the broker has acknowledged it.
+
+    The request continues the trace that the variable TRACEPARENT names. Raises Refused, Unavailable or
+    ConfigurationError.
+    """
+    trace = os.environ.get("TRACEPARENT")
     settings = settings_for(ProducerSettings, home)
     key_id, _, secret = (settings.request_key.get_secret_value() if settings.request_key else "").partition(
         ":"
@@ -45,8 +55,9 @@ async def send(home: Path, request: Request) -> None:
             source=_SOURCE,
             principal=settings.principal,
             key=(key_id, secret) if secret else None,
+            traceparent=trace if valid(trace) else None,
         )
-        # What a service would refuse is reported here, where a person reads it.
+        # Report here what a service would refuse later, where no person would see it.
         decode_request(message.key, message.headers, message.value)
     except ContractError as error:
         raise Refused(f"the request cannot be sent: {error}") from error

@@ -1,4 +1,4 @@
-"""Reads builds from the event log, as the role that may only read."""
+"""Reads builds from the event log with a database role that may only read."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from nightshift.eventlog.port import RecordedEvent, account_stream, build_stream
 from nightshift.eventlog.postgres import PostgresEventLog, log_database
 from nightshift.eventlog.settings import PostgresSettings
 
-#: Seconds between two reads of a followed build.
+#: Seconds between two reads of a build that is followed.
 _LOOK = 0.1
 _QUEUE = """
 SELECT build_id, account_id,
@@ -32,7 +32,7 @@ _ACCEPTED = "SELECT stream_id, accepted_at FROM nightshift.recent_builds($1, $2)
 
 @dataclass(frozen=True, slots=True)
 class QueuePlace:
-    """The place of a queued build among all builds, and among those of its account. 1 starts next."""
+    """The place of a queued build among all queued builds, and among those of its account. Number 1 starts next."""
 
     account_id: str
     position: int
@@ -40,7 +40,7 @@ class QueuePlace:
 
 
 class Builds:
-    """Queries on the builds and accounts of an installation."""
+    """Queries about the builds and accounts of an installation."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -54,11 +54,11 @@ class Builds:
         return found
 
     async def status(self, build_id: str) -> BuildStatus:
-        """Returns the status of a build. Raises NotFound."""
+        """Returns the status of a build. Raises NotFound when it does not exist."""
         return reduce(evolve, await self.events(build_id), BuildStatus(build_id))
 
     async def recent(self, limit: int) -> list[BuildStatus]:
-        """Returns the status of the builds that were accepted last, newest first."""
+        """Returns the status of the newest builds, newest first."""
         rows = await self._database.fetch(_RECENT, limit)
         return [await self.status(row["stream_id"].removeprefix("build-")) for row in rows]
 
@@ -68,14 +68,14 @@ class Builds:
         return [row["stream_id"].removeprefix("build-") for row in rows]
 
     async def unfinished_ids(self) -> list[str]:
-        """Returns the ids of all builds that have not ended, by id."""
+        """Returns the ids of all builds that have not ended, sorted."""
         found: list[str] = []
         while items := await self._log.pending(PendingKind.BUILD, after_key=found[-1] if found else ""):
             found += [item.key for item in items]
         return found
 
     async def queue(self) -> dict[str, QueuePlace]:
-        """Returns the places of the builds that are accepted and not started, by build id."""
+        """Returns build id → place in the queue, for builds that are accepted and not started."""
         rows = await self._database.fetch(_QUEUE)
         return {row["build_id"]: QueuePlace(*row[1:]) for row in rows}
 
@@ -88,7 +88,7 @@ class Builds:
             found |= new
             if len(rows) < page or not new:
                 return found
-            # The last time again: other builds may have been accepted in the same microsecond.
+            # Includes the last time again, because other builds may have been accepted in the same microsecond.
             before = rows[-1]["accepted_at"] + timedelta(microseconds=1)
 
     async def asking(self) -> list[BuildStatus]:
@@ -116,9 +116,9 @@ class Builds:
         return None
 
     async def follow(self, build_id: str, *, patience: float = 0.0) -> AsyncIterator[list[RecordedEvent]]:
-        """Yields the events of a build in batches, from the first on. Yields an empty batch when nothing is new.
+        """Yields the events of a build in batches, from the first event on. An empty batch means that nothing is new.
 
-        Never ends by itself. Raises Unavailable when the log has no event of the build after `patience` seconds.
+        Never ends by itself. Raises Unavailable when the log has no event of the build within `patience` seconds.
         """
         after, deadline = 0, monotonic() + patience
         while True:
@@ -144,14 +144,17 @@ class Builds:
 
 @contextlib.asynccontextmanager
 async def open_builds(home: Path) -> AsyncIterator[Builds]:
-    """Opens the builds of an installation. Raises ConfigurationError, Unavailable."""
+    """Opens the queries on an installation. Raises ConfigurationError and Unavailable."""
     async with open_database(home) as database:
         yield Builds(database)
 
 
 @contextlib.asynccontextmanager
 async def open_database(home: Path, *, role: str = "nightshift_reader") -> AsyncIterator[Database]:
-    """Opens the database of an installation as the role that may only read. Raises ConfigurationError, Unavailable."""
+    """Opens the database of an installation, by default with the role that may only read.
+
+    Raises ConfigurationError and Unavailable.
+    """
     dsn = settings_for(PostgresSettings, home, role=role).postgres_dsn.get_secret_value()
     config = PgConfig(dsn=dsn, application_name="nightshift-cli", max_connections=2, patience=5.0)
     database = log_database(config)

@@ -1,4 +1,4 @@
-"""The open questions and approvals of a build: folded from its events, and the command that answers each. Pure."""
+"""The open questions and approvals of a build, folded from its events, each with the command that answers it. Pure."""
 
 import json
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from nightshift.contracts.model import BlobRef, Event
 from nightshift.eventlog.port import RecordedEvent
 
 _LIMITS = frozenset({"turn_limit", "tool_call_limit"})
-#: The kind of a tool call that waits for an approval.
+#: The `kind` of a Question that asks to approve a tool call.
 APPROVAL = "approval"
 
 
@@ -30,7 +30,7 @@ APPROVAL = "approval"
 class Question:
     """A question, an escalation or a tool call that waits for a person.
 
-    `kind` is `question`, `approval`, or that of the escalation. `tool` and `input` are those of the tool call.
+    `kind` is `question`, `approval` or the kind of the escalation. `tool` and `input` are set for a tool call.
     """
 
     build_id: str
@@ -47,7 +47,7 @@ class Question:
 
     @property
     def action(self) -> str:
-        """What a person can type."""
+        """The command that a person can type to answer."""
         if self.kind == APPROVAL:
             which = f"{self.build_id} {self.question_id}"
             return f'`nightshift approve {which}`, or `nightshift deny {which} "WHY"`'
@@ -60,7 +60,7 @@ class Question:
         return answer
 
     def as_json(self) -> dict[str, Any]:
-        """The question as `--json` prints it."""
+        """Returns the question in the form of `--json`."""
         return {
             "build_id": self.build_id,
             "question_id": self.question_id,
@@ -76,7 +76,10 @@ class Question:
         }
 
     def call_in_full(self) -> list[str]:
-        """Returns the tool call that waits for an approval in lines, with each character of its input."""
+        """Returns the tool call that waits for approval as lines with its whole input.
+
+        Invisible characters are escaped.
+        """
         if self.tool is None:
             return []
         lines = [self.tool]
@@ -94,7 +97,7 @@ Questions = Mapping[str, Question]
 
 
 def open_questions(questions: Questions, build_id: str, event: RecordedEvent) -> Questions:
-    """Returns the open questions after one more event of the build's stream."""
+    """Returns the open questions after one more event of the build."""
     match event.data:
         case QuestionAsked() | EscalationRaised() | ApprovalRequested() as fact:
             one = _question(build_id, fact, event.recorded_at)
@@ -149,7 +152,10 @@ def _question(
 def person_wait(
     fact: Event, questions: Questions, calls: Mapping[str, ToolCallRequested], build_id: str, at: datetime
 ) -> Wait | None:
-    """Returns the wait that a `build.waiting` begins. `calls` are the tool calls without a result, by their ids."""
+    """Returns the Wait that a `build.waiting` event begins, or None for other events.
+
+    `calls` maps ids to the tool calls that have no result.
+    """
     if not isinstance(fact, BuildWaiting):
         return None
     question = questions.get(fact.question_id or "")

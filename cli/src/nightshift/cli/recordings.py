@@ -1,4 +1,4 @@
-"""Where a command reads the events of a build from: the log of an installation, lines of JSON, or an archive."""
+"""Reads the events of a build for a command: from the log, from lines of JSON, or from an archive."""
 
 import sys
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ Source = Annotated[
 
 
 async def recorded_events(home: Path, source: str, *, whole: bool = False) -> list[RecordedEvent]:
-    """Returns all events of a build. With `whole`, texts that the object store holds are fetched into the events.
+    """Returns all events of a build. With `whole`, large fields are loaded from the object store into the events.
 
-    Raises NotFound, and Refused with the line for a file that is no log of one build.
+    Raises NotFound. For a file, raises Refused, which names the line, when it is not the log of one build.
     """
     if source == "-":
         return read_lines(sys.stdin, "stdin")
@@ -51,7 +51,7 @@ async def recorded_events(home: Path, source: str, *, whole: bool = False) -> li
 
 
 def _is_file(path: Path) -> bool:
-    """Returns whether the argument is a file. A name without a suffix is the id of a build."""
+    """Returns whether the argument is a file. A name without a suffix is always a build id."""
     return path.suffix != "" and path.is_file()
 
 
@@ -64,7 +64,7 @@ def _events_of_file(path: Path) -> list[RecordedEvent]:
 
 
 def _is_partly_stored(event: RecordedEvent) -> bool:
-    """Returns whether the object store holds a field of the event."""
+    """Returns whether a field of the event is in the object store."""
     return any(isinstance(event.data.__dict__.get(name), BlobRef) for name in blob_fields(type(event.data)))
 
 

@@ -1,4 +1,4 @@
-"""Removes from events what a person or a model wrote. Ids, types, sizes, times and money stay."""
+"""Removes from events what people and models wrote. Ids, types, sizes, times and money stay."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from nightshift.contracts.marks import sealed_fields
 from nightshift.contracts.registry import encode, validate
 from nightshift.eventlog.port import RecordedEvent
 
-#: What the API needs of a content block. No person wrote these.
+#: The fields of a content block that stay, because no person or model wrote them.
 _OF_A_BLOCK = frozenset({"type", "id", "tool_use_id", "name", "media_type"})
 
 
 def redacted(event: RecordedEvent) -> RecordedEvent:
-    """Returns the event with every sealed text replaced by its length. The result is a valid event of its type."""
+    """Returns the event with every sealed text replaced by its length. The result is a valid event of the same type."""
     fact = event.data
     sealed = sealed_fields(type(fact))
     if not sealed:
@@ -21,12 +21,16 @@ def redacted(event: RecordedEvent) -> RecordedEvent:
     data = loads(encode(fact))
     removed = {name: _removed(value) if name in sealed else value for name, value in data.items()}
     if isinstance(fact, BuildAccepted) and isinstance(fact.idea_brief, dict):
-        removed["idea_brief"] = _length(dumps(fact.idea_brief))  # the names in it are a person's words, too
+        # The names of its fields may be a person's words too.
+        removed["idea_brief"] = _length(dumps(fact.idea_brief))
     return event._replace(data=validate(fact.type, fact.version, removed))
 
 
 def _removed(value: Any) -> Any:
-    """Returns the value with its texts replaced. Keeps its shape, and the size of a text in the object store."""
+    """Returns the value with its texts replaced.
+
+    Its shape stays, and so does the size of a text in the object store.
+    """
     if isinstance(value, str):
         return _length(value)
     if isinstance(value, list):

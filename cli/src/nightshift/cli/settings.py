@@ -7,7 +7,8 @@ from nightshift.contracts.principals import OPERATOR
 
 
 class ProducerSettings(KafkaSettings):
-    """Who sends: `principal` is stated in each request, and `request_key` (`<key id>:<secret>`) signs it."""
+    """The settings of commands that send requests. Each request states `principal`, and `request_key` signs it."""
 
-    principal: str = OPERATOR
+    principal: str = OPERATOR  # who sends: `operator` or `account/<id>`
+    # The key that signs requests, as `<key id>:<secret>`.
     request_key: SecretStr | None = None

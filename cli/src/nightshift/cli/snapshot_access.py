@@ -1,4 +1,4 @@
-"""Opens the snapshots of a build: the object store of the installation, and the key of the build's project."""
+"""Opens the snapshots of a build with the installation's object store and the key of the project."""
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
@@ -21,7 +21,7 @@ from nightshift.sandboxes.snapshots.at import snapshot_at
 from nightshift.sandboxes.snapshots.manifest import Manifest
 from nightshift.sandboxes.snapshots.store import SnapshotStore
 
-#: The option for a moment of a build whose files are meant. Without it the newest snapshot is meant.
+#: The option `--at` of commands about files. Without it the newest snapshot is used.
 FilesAt = Annotated[
     str | None,
     cyclopts.Parameter("--at", help="turn:7, a version, or a time. Default, the newest snapshot."),
@@ -30,7 +30,7 @@ FilesAt = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class BuildSnapshots:
-    """The snapshots of one build."""
+    """The snapshots of one build, with its events and the store that holds them."""
 
     build_id: str
     events: Sequence[RecordedEvent]
@@ -38,9 +38,9 @@ class BuildSnapshots:
     settings: SnapshotSettings
 
     async def load(self, at: str | None) -> tuple[int, str, Manifest]:
-        """Return the version, the key and the manifest of the snapshot at a moment. Notes when it is older.
+        """Return the version, the key and the manifest of the snapshot at a moment.
 
-        Raises NotFound, WrongUsage and HostileTree.
+        Prints a note when it is an older one. Raises NotFound, WrongUsage and HostileTree.
         """
         version = self.events[-1].version if at is None else version_at(self.events, at)
         chosen = snapshot_at(self.events, version)

@@ -1,4 +1,4 @@
-"""Opens the snapshots of a project, for commands that also work without them."""
+"""Opens the snapshots of a project for commands that also work without them."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +13,7 @@ from nightshift.sandboxes.snapshots.store import SnapshotStore
 
 @asynccontextmanager
 async def snapshot_store(home: Path, project_id: str) -> AsyncIterator[SnapshotStore | None]:
-    """Opens the snapshots of a project. Yields None when the key or the object store is not known here."""
+    """Yields the snapshot store of a project, or None when its key or the object store is not configured."""
     try:
         settings = settings_for(SnapshotSettings, home)
     except ConfigurationError:

@@ -1,4 +1,4 @@
-"""Runs a stack for one command: `nightshift up` as a child process, which stops with the command unless it is kept."""
+"""Runs `nightshift up` as a child process for one command. The stack stops with the command unless it is kept."""
 
 import asyncio
 import contextlib
@@ -22,19 +22,19 @@ _ADDRESS_KEYS = {"postgres": "dsn", "kafka": "bootstrap", "s3": "endpoint", "mod
 
 
 def addresses(stack: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the address of each part in a stack's description, without passwords."""
+    """Returns part → address from the description of a stack. Passwords are masked."""
     return {part: hide_passwords(stack[part][key]) for part, key in _ADDRESS_KEYS.items() if part in stack}
 
 
 class StackChild:
-    """A running `nightshift up`. `pid` is the process to end when the stack was kept."""
+    """A running `nightshift up`. `pid` is the process to end later when the stack is kept."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.pid = process.pid
         self._process = process
 
     async def stop(self) -> None:
-        """Stops the stack in order, and kills it after 40 s."""
+        """Stops the stack in order. Kills it when it does not stop in time."""
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
@@ -46,9 +46,9 @@ class StackChild:
 async def start_stack(
     home: Path, *, arguments: list[str], environment: Mapping[str, str], outlives_us: bool
 ) -> StackChild:
-    """Starts a stack and waits until it is ready. Raises NightshiftError with its last output.
+    """Starts a stack and waits until it is ready. Raises NightshiftError, with its last output, when it fails.
 
-    It stops in order when this process exits, even when this process is killed, unless it `outlives_us`.
+    Unless `outlives_us`, the stack stops when this process exits or is killed.
     """
     home.mkdir(parents=True, exist_ok=True)
     log = home / "up.log"
@@ -59,7 +59,7 @@ async def start_stack(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=said,
-            start_new_session=True,  # Ctrl-C reaches only this process, which stops the stack in order
+            start_new_session=True,  # Ctrl-C then reaches only this process, which stops the stack in order
             preexec_fn=None if outlives_us else die_with_parent(signal.SIGTERM),
         )
     stack = StackChild(process)

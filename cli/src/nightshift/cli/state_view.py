@@ -1,4 +1,4 @@
-"""The state of a build at one version, for people and as JSON."""
+"""Shows the state of a build at one version, to a person or as JSON."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -14,12 +14,12 @@ from nightshift.orchestrator.usecases.replay import BuildState
 
 
 def state_json(state: BuildState) -> dict[str, Any]:
-    """Returns the whole state as JSON values, with every entry of the conversation."""
+    """Returns the whole state as JSON values, including the conversation."""
     return dict(_plain(state))
 
 
 def state_fields(state: BuildState, at: datetime) -> dict[str, object]:
-    """Returns what a person wants to know of a state: one value for each name."""
+    """Returns name → value for the parts of a state that a person wants to know."""
     talk, funds, place = state.conversation, state.funds, state.workspace
     open_calls = [call.words or call.tool for call in state.tool_calls if call.result is None]
     return {
@@ -46,7 +46,7 @@ def state_fields(state: BuildState, at: datetime) -> dict[str, object]:
 
 
 def last_words(state: BuildState) -> Iterator[str]:
-    """Yields the texts of the model's last answer, each on one line."""
+    """Yields the texts of the model's last answer, each as one line."""
     for entry in reversed(list(state.conversation.entries)):
         content = getattr(entry, "content", None)
         if isinstance(content, tuple):

@@ -1,19 +1,22 @@
-"""Formats amounts and texts for a person: in one line, cut to what fits."""
+"""Formats amounts and texts for a person."""
 
 from nightshift.contracts.model import BlobRef
 
 _WIDTH = 88
-#: The longest text of an agent or a person that is shown, in characters.
+#: The most characters that are shown of a text of an agent or a person.
 _LONGEST = 480
 
 
 def dollars(microdollars: int) -> str:
-    """Returns an amount such as `$0.0123`: four digits, because a single call may cost fractions of a cent."""
+    """Returns an amount as text, such as `$0.0123`.
+
+    It has four digits, because one call may cost fractions of a cent.
+    """
     return f"${microdollars / 1_000_000:,.4f}"
 
 
 def text_of(value: str | BlobRef) -> str:
-    """Returns the text, or its size and digest when the log keeps it by reference."""
+    """Returns the text, or its size and digest when it is stored by reference."""
     return value if isinstance(value, str) else f"[{value.bytes:,} bytes, {value.ref[:19]}…]"
 
 

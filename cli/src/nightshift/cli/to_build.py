@@ -1,4 +1,4 @@
-"""Sends a request to a build that goes on, after a look at its status."""
+"""Sends a request about a build after checking that the build has not ended."""
 
 from pathlib import Path
 

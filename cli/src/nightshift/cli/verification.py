@@ -1,4 +1,4 @@
-"""Verifies many builds side by side in processes of their own, and prints what differs."""
+"""Verifies many builds in parallel processes, and formats the differences."""
 
 import asyncio
 import json
@@ -17,13 +17,13 @@ from nightshift.contracts.registry import encode
 from nightshift.eventlog.errors import NightshiftError
 from nightshift.orchestrator.usecases.replay import Difference, Kind, Verification, state_after, verify
 
-#: Builds that one process verifies before it reports: each report moves the progress.
+#: How many builds a process verifies before it reports them. Each report updates the progress.
 _BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The result for one build. `error` says why its log could not be read or folded; the rest is empty then."""
+    """The result of verifying one build. `error` says why its events could not be read or folded."""
 
     build_id: str
     mode: str = ""
@@ -40,12 +40,12 @@ class Verified:
         return self.difference is not None or self.error is not None
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the result as `--json` prints it."""
+        """Returns the result in the form of `--json`."""
         return {name: getattr(self, name) for name in self.__slots__} | {"differs": self.differs}
 
 
 async def verify_one(home: Path, source: str, kinds: frozenset[Kind]) -> Verified:
-    """Verifies one build. Raises NotFound and Unavailable; a log that cannot be folded is a result."""
+    """Verifies one build. Events that cannot be folded give a result with an error. Raises NotFound and Unavailable."""
     events = await recorded_events(home, source, whole=True)
     try:
         return _verified(verify(events, kinds=kinds), state_after(events))
@@ -54,11 +54,11 @@ async def verify_one(home: Path, source: str, kinds: frozenset[Kind]) -> Verifie
 
 
 def verify_many(home: Path, builds: Sequence[str], kinds: frozenset[Kind]) -> Iterator[Verified]:
-    """Verifies builds on all processors. Yields each result as soon as its batch is done, in no fixed order."""
+    """Verifies builds on all processors. Yields the results as they become available, in no fixed order."""
     if not builds:
         return
     workers = min(os.cpu_count() or 1, -(-len(builds) // _BATCH))
-    # Spawned, not forked: this process has an event loop and threads.
+    # Spawned and not forked, because this process has an event loop and threads.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         jobs = [pool.submit(_batch, home, list(some), kinds) for some in _batches(builds)]
         for job in as_completed(jobs):
@@ -96,7 +96,7 @@ def _verified(found: Verification, state: Any) -> Verified:
 
 
 def difference_json(found: Difference) -> dict[str, Any]:
-    """Returns a difference with both sides as JSON."""
+    """Returns a difference as JSON values, with both events."""
     return {
         "version": found.version,
         "kind": found.kind,
@@ -112,7 +112,7 @@ def _side(event: Event | None) -> dict[str, Any] | None:
 
 
 def difference_lines(found: dict[str, Any]) -> Iterator[str]:
-    """Yields the lines that show one difference: its place, then both values of each field that differs."""
+    """Yields lines that show a difference: where it is, then both values of each field that differs."""
     recorded, decided = found["recorded"], found["decided"]
     yield f"version {found['version']}, {found['command']}: {found['kind']} differs"
     if recorded is None or decided is None or recorded["type"] != decided["type"]:

@@ -1,4 +1,4 @@
-"""Finds a build that is in the log, or whose request was sent a moment ago."""
+"""Waits for a build that was requested a moment ago and may not be in the log yet."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from nightshift.eventlog.errors import NightshiftError, NotFound
 
 #: How many of the newest requests in each partition are searched.
 _NEWEST = 500
-#: Seconds that the broker may take. When it does not answer, the build id is taken to be right.
+#: Seconds that the broker may take. When it does not answer, the build id is assumed to be right.
 _ASKED = 5.0
 
 
@@ -32,7 +32,7 @@ async def known_or_sent(builds: Builds, home: Path, build_id: str) -> None:
 
 
 async def _was_sent(home: Path, build_id: str) -> bool | None:
-    """Returns whether a request of this build is among the newest. None when the broker does not answer."""
+    """Returns whether the newest requests include one for this build, or None when the broker does not answer."""
     name = build_id.encode()
     try:
         settings = settings_for(KafkaSettings, home)

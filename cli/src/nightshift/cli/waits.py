@@ -1,4 +1,4 @@
-"""The reasons why a build makes no progress, each with what a person can do about it. Pure."""
+"""The reasons for which a build makes no progress, each with what a person can do about it. Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,17 +8,17 @@ from nightshift.cli.text import short, text_of
 from nightshift.contracts.events.build import BuildWaiting, ModelCallFailed, SleepRequested
 from nightshift.contracts.model import Owner
 
-#: What ends the refusal of a key.
+#: What a person can do when the provider refuses a key.
 NEW_KEY = "give the key credit, or set another ANTHROPIC_API_KEY and restart the orchestrators"
-#: Seconds a service may take for its next step before `watch` and `builds` report that the build waits for it.
+#: After so many seconds without the next step of a service, `watch` and `builds` report that the build waits.
 PROMPT_S = 8.0
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Why a build makes no progress since `since`, and what a person can do. An event of `owner` ends the wait.
+    """Why a build makes no progress since `since`, and what a person can do. The next event of `owner` ends the wait.
 
-    The build goes on by itself at `until`. When `until` is None, it needs the action.
+    The build continues by itself at `until`. When `until` is None, it needs the action.
     """
 
     reason: str
@@ -32,20 +32,20 @@ class Wait:
         return f"waits{separator}{self.reason}"
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the wait as `--json` prints it."""
+        """Returns the wait in the form of `--json`."""
         return {"reason": self.reason, "action": self.action, "since": self.since, "until": self.until}
 
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """A step that `service` must take next for a build, such as the answer to its request for money."""
+    """A step that a service must take next for a build, such as the answer to a request for money."""
 
     what: str
     service: str
     since: datetime
 
     def late(self, now: datetime) -> Wait | None:
-        """Returns the wait for the service. None for the first 8 s, while the service is not late."""
+        """Returns the wait for that service, or None during the first 8 s, when the service is not late yet."""
         seconds = (now - self.since).total_seconds()
         if seconds < PROMPT_S:
             return None
@@ -60,7 +60,7 @@ class Owed:
 
 
 def model_wait(fact: ModelCallFailed, build_id: str, at: datetime) -> Wait:
-    """Returns the wait after a model call that failed."""
+    """Returns the wait that follows a failed model call."""
     status = "" if fact.status is None else f" (HTTP {fact.status})"
     reason = f"the model provider answered {fact.kind}{status}: {short(text_of(fact.detail), 100)}"
     again = "" if fact.retry_at is None else f" at {fact.retry_at.astimezone():%H:%M:%S}"
@@ -69,7 +69,7 @@ def model_wait(fact: ModelCallFailed, build_id: str, at: datetime) -> Wait:
 
 
 def key_wait(fact: BuildWaiting, at: datetime) -> Wait:
-    """Returns the wait of a build whose provider refuses the key, as all builds of that key do."""
+    """Returns the wait of a build whose key the provider refuses. All builds with that key wait alike."""
     why = "" if fact.detail is None else f": {short(text_of(fact.detail), 200)}"
     return Wait(
         f"the model provider refuses the key{why}",
@@ -81,7 +81,7 @@ def key_wait(fact: BuildWaiting, at: datetime) -> Wait:
 
 
 def sleep_wait(fact: SleepRequested, build_id: str, at: datetime, before: Wait | None) -> Wait:
-    """Returns the wait of a build that sleeps. `before` is what it waited for when it fell asleep."""
+    """Returns the wait of a sleeping build. `before` is what it waited for when it fell asleep."""
     until = "" if fact.wake_at is None else f" until {fact.wake_at.astimezone():%H:%M:%S}"
     if fact.reason == "budget":
         reason = f"asleep{until}: account {fact.account_id} has too little left today for its next call"
@@ -94,9 +94,9 @@ def sleep_wait(fact: SleepRequested, build_id: str, at: datetime, before: Wait |
 
 
 def overslept(account_id: str, wake_at: datetime, now: datetime) -> Wait | None:
-    """Returns the wait of a build that still sleeps after its time. None while the wake is not late.
+    """Returns the wait of a build that still sleeps after the time of its wake, or None while that is not late yet.
 
-    The budget service wakes no build whose next call the account cannot pay.
+    The reason is money: the budget service wakes a build only when its account can pay the next call.
     """
     if (now - wake_at).total_seconds() < PROMPT_S:
         return None

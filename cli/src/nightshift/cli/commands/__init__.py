@@ -1,1 +1,1 @@
-"""One module for each subcommand, with its cyclopts `app`. nightshift.cli.main loads the one that is used."""
+"""The subcommands, one module each. `nightshift.cli.main` imports only the one that is used."""

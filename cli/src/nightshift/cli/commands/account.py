@@ -83,7 +83,7 @@ async def budget(
 
 @app.command(name="top-up")
 async def top_up(account: Account, amount: str, *, home: Home = DEFAULT_HOME, json: Json = False) -> None:
-    """Add money to an account for today. Its builds that sleep for want of money wake at once.
+    """Add money to an account for today. Its builds that sleep because money is missing wake at once.
 
     For example:
 
@@ -178,7 +178,7 @@ def _show_policy(account: str, fields: dict[str, Any], *, json: bool) -> None:
 async def show(account: Account, *, home: Home = DEFAULT_HOME, json: Json = False) -> None:
     """Show an account's statement: its period, and how much of today is spent, reserved and left.
 
-    Amounts marked as estimated are worst cases of model calls whose answer nobody received: the provider may have
+    Estimated amounts are the highest possible cost of model calls whose answer was lost: the provider may have
     billed less.
 
     For example:
@@ -196,7 +196,7 @@ async def show(account: Account, *, home: Home = DEFAULT_HOME, json: Json = Fals
 
 
 def shown(one: AccountStatement) -> dict[str, object]:
-    """Returns the fields of a statement for a person: amounts in dollars, estimates marked."""
+    """Returns the fields of a statement for a person. Amounts are in dollars."""
     in_period = dollars(one.spent_in_period_microusd)
     if one.estimated_microusd:
         in_period += f", of which {dollars(one.estimated_microusd)} estimated"
@@ -214,10 +214,10 @@ def shown(one: AccountStatement) -> dict[str, object]:
 
 @app.command
 async def forecast(account: Account, *, home: Home = DEFAULT_HOME, json: Json = False) -> None:
-    """Say when the account's builds are likely to be ready, what they still cost, and what the night can cost at most.
+    """Estimate when the account's builds are ready and what they still cost, and show the most the night can cost.
 
-    What is likely follows from the builds that got ready before. The worst case of the night is a limit that is never
-    passed: what is left of today, and the limit of the account's next day.
+    The estimate is based on builds that became ready before. The most that the night can cost is never exceeded: it
+    is what is left of today, and the limit of the account's next day.
 
     For example:
 

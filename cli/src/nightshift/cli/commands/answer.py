@@ -22,7 +22,7 @@ app = cyclopts.App(name="answer")
 async def answer(
     build: BuildId, *words: str, option: str | None = None, home: Home = DEFAULT_HOME, json: Json = False
 ) -> None:
-    """Answer a question of a build. The build goes on with the answer.
+    """Answer a question of a build. The build continues with the answer.
 
     For example:
 
@@ -58,7 +58,10 @@ async def answer(
 
 
 async def _give_result(home: Path, build: str, words: Sequence[str], *, as_json: bool) -> None:
-    """Answers a call of a customer's tool, as its consumer would. Raises WrongUsage unless there is one text."""
+    """Sends the result of a call of a customer's tool, as the customer's consumer would.
+
+    Raises WrongUsage unless `words` are the call's id and one text.
+    """
     if len(words) != 2:
         raise WrongUsage("the result is one text", hint=f'`nightshift answer {build} {words[0]} "RESULT"`')
     request = checked(ToolCallResultGiven, {"build_id": build, "call_id": words[0], "output": words[1]})
@@ -68,7 +71,10 @@ async def _give_result(home: Path, build: str, words: Sequence[str], *, as_json:
 
 
 def chosen(status: BuildStatus, words: Sequence[str]) -> tuple[Question, str | None]:
-    """Returns the question that the words name, or the only one, and the text. Raises NotFound, WrongUsage."""
+    """Returns the question that `words` name, or the only one, and the text of the answer.
+
+    Raises NotFound and WrongUsage.
+    """
     open_ = {key: one for key, one in status.questions.items() if one.kind != APPROVAL}
     if words and (approval := status.questions.get(words[0])) is not None and words[0] not in open_:
         raise WrongUsage(f"{words[0]} waits for an approval", hint=approval.action)

@@ -1,4 +1,4 @@
-"""`nightshift build`: requests a build, as any producer outside does."""
+"""`nightshift build`: requests a build, like any producer outside of Nightshift."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,7 +82,8 @@ async def build(
         named = [one.model_dump() for one, _ in attached]
         fields["attachments"] = [*fields.get("attachments", ()), *named]
     request = checked(BuildRequested, fields)
-    # A request that the orchestrator refuses would become a dead letter. The person learns of it here instead.
+    # Checked here too, because a request that the orchestrator refuses becomes a dead letter, which nobody sees at
+    # once.
     check_request(request, datetime.now(UTC))
     if attached:
         await attachments.store(home, attached)
@@ -107,7 +108,7 @@ def _fields(file: Path | None, idea: str | None) -> dict[str, Any]:
 
 
 def read_request(file: Path) -> dict[str, Any]:
-    """Reads the fields of a request file. Raises NotFound, and Refused that says what is wrong with the file."""
+    """Returns the fields of a request file. Raises NotFound and Refused."""
     try:
         if file.stat().st_size > _MAX_FILE:
             hint = "`idea_brief` holds at most 100,000 characters"

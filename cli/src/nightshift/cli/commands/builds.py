@@ -1,4 +1,4 @@
-"""`nightshift builds`: the builds that were accepted last, with what each does or waits for."""
+"""`nightshift builds`: lists the newest builds with what each does or waits for."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ _COLUMNS = ("BUILD", "PROJECT", "ACCOUNT", "PHASE", "NOW", "PROOF", "TURNS", "CO
 async def builds(
     *, limit: Limit = 20, status: Status | None = None, home: Home = DEFAULT_HOME, json: Json = False
 ) -> None:
-    """List the builds that were accepted last. For each that waits, say why and what to do.
+    """List the newest builds. For each build that waits, say why and what to do.
 
     For example:
 
@@ -33,8 +33,8 @@ async def builds(
         nightshift builds --status sleeping --json
 
     Args:
-        limit: How many builds to look at, the newest.
-        status: List only those of them that have this status.
+        limit: How many of the newest builds to look at.
+        status: Of these, list only builds with this status.
     """
     async with open_builds(home) as open_:
         found = [one for one in await open_.recent(limit) if status in (None, one.state)]
@@ -78,7 +78,7 @@ def _row(one: BuildStatus, now: datetime) -> tuple[object, ...]:
 
 
 def _shown(one: BuildStatus) -> str:
-    """Returns the proof of a ready build, else how many criteria the last round of judging found met."""
+    """Returns the proof of a ready build in words, else how many criteria were met in the last round of judging."""
     if one.proof is not None:
         return short("; ".join(proof_in_words(one.proof)), 40)
     return "-" if one.criteria_met is None else "{} of {} criteria met".format(*one.criteria_met)

@@ -1,4 +1,4 @@
-"""`nightshift compare`: sets builds side by side, such as a build and its forks."""
+"""`nightshift compare`: shows builds side by side, for example a build and its forks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -56,7 +56,7 @@ async def compare(*builds: Source, home: Home = DEFAULT_HOME, json: Json = False
 
 
 def compared(events: Sequence[RecordedEvent]) -> dict[str, Any]:
-    """Returns what one build came to."""
+    """Returns the row of one build in the comparison: outcome, cost, turns, files."""
     status, fork, saved = BuildStatus(events[0].subject), None, None
     for event in events:
         status = evolve(status, event)
@@ -85,7 +85,7 @@ def compared(events: Sequence[RecordedEvent]) -> dict[str, Any]:
 
 
 def _mark_same_files(rows: Sequence[dict[str, Any]]) -> None:
-    """Notes for each build the first other one whose newest snapshot holds the same tree."""
+    """Sets `same_files_as` of each row to another build whose newest snapshot has the same files, or to None."""
     for row in rows:
         same = [
             other["build_id"]

@@ -1,4 +1,4 @@
-"""`nightshift demo`: shows a whole build, with a sleep, on a stack of its own."""
+"""`nightshift demo`: shows a whole build, including a sleep, on a stack of its own."""
 
 import asyncio
 import os
@@ -85,7 +85,7 @@ def demo(
 
     Args:
         keep: Leave the stack running at the end, and say how to look around and how to stop it.
-        idea: The request file. Default, the tool library of examples/ideas.
+        idea: The request file. Default, a library of tools that neighbours lend.
         scenario: The script of the scripted model. It is used then even when ANTHROPIC_API_KEY is set.
         model: The model to think with.
         home: The folder of the stack. Default, a new one, removed at the end.
@@ -99,7 +99,7 @@ def demo(
     try:
         code, stays = asyncio.run(_demo(planned, request, place, keep=keep, as_json=json))
     except asyncio.CancelledError:
-        raise KeyboardInterrupt from None  # a signal ended it: the same as Ctrl-C
+        raise KeyboardInterrupt from None  # a signal ended the demo, which has the effect of Ctrl-C
     finally:
         if home is None and not stays:
             shutil.rmtree(place, ignore_errors=True)
@@ -111,7 +111,7 @@ def demo(
 
 
 def _request(planned: DemoPlan) -> BuildRequested:
-    """Reads the request and checks the scenario. Raises NotFound, Refused, BadScenario."""
+    """Reads the request file and checks the scenario. Raises NotFound, Refused or BadScenario."""
     if planned.scenario is not None:
         load_scenario(planned.scenario)
     fields = {"project_id": "demo", **read_request(planned.idea)}
@@ -122,7 +122,7 @@ def _request(planned: DemoPlan) -> BuildRequested:
 async def _demo(
     planned: DemoPlan, request: BuildRequested, home: Path, *, keep: bool, as_json: bool
 ) -> tuple[Exit, bool]:
-    """Runs the demo. Returns the exit code, and whether the stack was left running."""
+    """Runs the demo. Returns the exit code, and whether the stack is still running."""
     began = time.monotonic()
     _end_on_signals()
     arguments = [] if planned.scenario is None else ["--scenario", str(planned.scenario)]
@@ -161,7 +161,7 @@ async def _build(
     period = {"period_budget_microusd": planned.day_microusd * _PERIOD_DAYS, "period_days": _PERIOD_DAYS}
     await send(home, checked(AccountOpened, {"account_id": request.account_id, **period}))
     async with open_builds(home) as builds:
-        # The two requests have different keys, so Kafka keeps no order between them.
+        # Kafka keeps no order between the two requests, because their keys differ.
         async with asyncio.timeout(20):
             while not await builds.has_account(request.account_id):
                 await asyncio.sleep(0.05)
@@ -170,7 +170,7 @@ async def _build(
 
 
 def _ended() -> Stop:
-    """Returns a function that stops following once the build has ended and its last snapshot is saved or late."""
+    """Returns a function that says when to stop following: after the end and the last snapshot, which has 10 s."""
     deadline: list[float] = []
 
     def stop(status: BuildStatus) -> Exit | None:
@@ -184,7 +184,7 @@ def _ended() -> Stop:
 
 
 def answers(url: str | None) -> bool:
-    """Returns whether the preview answers over HTTP."""
+    """Returns whether the preview at this URL answers over HTTP."""
     if not url or not url.startswith(("http://", "https://")):
         return False
     try:
@@ -195,7 +195,7 @@ def answers(url: str | None) -> bool:
 
 
 def _end_on_signals() -> None:
-    """Makes SIGTERM and a closed terminal end the demo as Ctrl-C does: everything is stopped in order."""
+    """Makes SIGTERM and SIGHUP end the demo like Ctrl-C, so that everything is stopped in order."""
     task = asyncio.current_task()
     if task is None:
         raise NightshiftError("a demo runs in a task")

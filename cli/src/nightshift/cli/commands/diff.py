@@ -1,4 +1,4 @@
-"""`nightshift diff`: what changed in the files of a build between two moments."""
+"""`nightshift diff`: prints what changed in the files of a build between two moments."""
 
 import difflib
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from nightshift.sandboxes.snapshots.compare import HealPlan, compare
 
 app = cyclopts.App(name="diff")
 
-#: A larger file is named, without its text.
+#: Changes of larger files are listed without their text.
 _TEXT_BYTES = 512 * 1024
 _Moment = Annotated[str, cyclopts.Parameter(help="turn:7, a version, or a time.")]
 
@@ -59,7 +59,7 @@ async def diff(
 
 
 def _changes(plan: HealPlan, old: dict[str, Entry]) -> Iterator[tuple[str, str, bool]]:
-    """Yields kind of change, path, and whether its texts may be shown, by path."""
+    """Yields each change, sorted by path: its kind, its path, and whether its text may be shown."""
     rows = [
         *(("added", entry, None) for entry in plan.missing),
         *(("removed", entry, entry) for entry in plan.extra),
@@ -72,7 +72,7 @@ def _changes(plan: HealPlan, old: dict[str, Entry]) -> Iterator[tuple[str, str, 
 
 
 def _text(path: str, before: bytes | None, after: bytes | None) -> Iterator[str]:
-    """Yields the lines of a unified diff, or one that says why there is none."""
+    """Yields the lines of a unified diff, or one line that says why there is no diff."""
     if before is None or after is None:
         yield "  its content is missing or corrupt in the object store"
         return

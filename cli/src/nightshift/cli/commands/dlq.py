@@ -58,8 +58,8 @@ async def list_(
         nightshift dlq list --reason invalid_data
 
     Args:
-        limit: At most so many, the newest.
-        all_: Also those that were redriven or dropped.
+        limit: The most dead letters to list, the newest ones.
+        all_: List also those that were redriven or dropped.
     """
     wanted = DeadLetterFilter(topic=topic, reason=reason, closed=all_)
     found = await _open(home)[0].list(wanted, bodies=False)
@@ -176,7 +176,7 @@ async def redrive(
 @app.command(name="drive", show=False)
 @wraps(redrive)
 async def _drive(*arguments: Any, **options: Any) -> int:
-    """The former name of `redrive`."""
+    """The former name of `redrive`, which still works."""
     note("`nightshift dlq drive` is deprecated; use `nightshift dlq redrive`")
     return await redrive(*arguments, **options)
 
@@ -212,7 +212,7 @@ async def drop(*ids: Ids, reason: str, json: Json = False, home: Home = DEFAULT_
 
 def _open(home: Path) -> tuple[DeadLetters, KafkaSettings]:
     settings = settings_for(KafkaSettings, home)
-    # Without this the Kafka client would log to stdout, among the data.
+    # Otherwise the Kafka client would log to stdout, between the data.
     logs.configure(level="warning", format="console", secrets=settings.secrets())
     topics = settings.topics
     known = [topic for topic in topics.all if topic != topics.dead_letter]
@@ -235,9 +235,9 @@ def _agreed(count: int) -> bool:
 async def _redrive(
     dead_letters: DeadLetters, settings: KafkaSettings, chosen: list[DeadLetter], home: Path
 ) -> dict[str, str | None]:
-    """Sends the chosen dead letters in the order of their topic. Returns the error of each by its id.
+    """Redrives these dead letters in the order of their topic. Returns id → error, or None where it succeeded.
 
-    Holds one dead letter in memory at a time.
+    Only one dead letter is in memory at a time.
     """
     errors: dict[str, str | None] = {one.id: "the topic no longer holds it" for one in chosen}
     async with AsyncExitStack() as stack:
@@ -252,7 +252,7 @@ async def _redrive(
 
 
 async def _objects(letter: DeadLetter, stack: AsyncExitStack, home: Path) -> ObjectStore | None:
-    """Returns the object store when this dead letter needs it and the settings name one. None otherwise."""
+    """Returns the object store when this dead letter needs it and settings name one, else None."""
     if letter.value_ref is None and letter.headers_ref is None:
         return None
     try:
@@ -299,7 +299,7 @@ def _text(value: bytes | None) -> str | None:
 
 
 def _escaped(text: str) -> str:
-    """Escapes control characters, so that a body cannot control the terminal. Keeps line breaks."""
+    """Returns the text with control characters escaped, except line breaks, so that it cannot control the terminal."""
     return "".join(
         char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
         for char in text

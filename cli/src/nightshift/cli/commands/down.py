@@ -1,4 +1,4 @@
-"""`nightshift down`: stops a stack that runs in the background."""
+"""`nightshift down`: stops the stack of a home."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from nightshift.eventlog.errors import NightshiftError, NotFound
 
 app = cyclopts.App(name="down")
 
-#: Seconds that an ordered stop may take.
+#: Seconds that an orderly stop may take.
 _LIMIT = 45.0
 
 
@@ -33,7 +33,7 @@ async def down(*, home: Home = DEFAULT_HOME, json: Json = False) -> None:
         os.kill(pid, signal.SIGTERM)
     try:
         async with asyncio.timeout(_LIMIT):
-            while is_held(home) or lives(pid):  # it releases the home before it exits
+            while is_held(home) or lives(pid):  # the process releases the home before it exits
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise NightshiftError(

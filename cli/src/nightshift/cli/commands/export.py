@@ -1,4 +1,4 @@
-"""`nightshift export`: writes a build into one archive."""
+"""`nightshift export`: writes a build into an archive, which is one file."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -39,7 +39,7 @@ async def export(
     home: Home = DEFAULT_HOME,
     json: Json = False,
 ) -> None:
-    """Write a build into one archive: its events as CloudEvents, and the texts that the object store holds.
+    """Write a build into one archive: its events as CloudEvents, and their texts in the object store.
 
     `replay`, `verify`, `compare` and `redrive` read the archive in place of a build's id, without any server.
 
@@ -81,7 +81,7 @@ async def export(
 
 
 def _blob_keys(events: Sequence[RecordedEvent]) -> list[str]:
-    """Returns the keys of the texts that events keep by reference."""
+    """Returns the object keys of the event fields that are stored by reference."""
     found: dict[str, None] = {}
     for event in events:
         for name in blob_fields(type(event.data)):
@@ -92,7 +92,7 @@ def _blob_keys(events: Sequence[RecordedEvent]) -> list[str]:
 
 
 async def _snapshot_keys(home: Path, events: Sequence[RecordedEvent]) -> list[str]:
-    """Returns the keys of the manifests and packs of all snapshots that the events name."""
+    """Returns the object keys of the manifests and packs of all snapshots in these events."""
     accepted = events[0].data
     project = accepted.project_id if isinstance(accepted, BuildAccepted) else ""
     async with snapshot_store(home, project) as store:
@@ -114,7 +114,7 @@ async def _needed(store: SnapshotStore, events: Sequence[RecordedEvent]) -> Asyn
         try:
             manifest = await store.load(key)
         except NotFound:
-            continue  # retention has removed it
+            continue  # `nightshift gc` has removed it
         packs = {at.pack for at in manifest.blobs.values()}
         for one in (key, *packs, *(pack.removesuffix(".pack") + ".index" for pack in packs)):
             if one not in seen:

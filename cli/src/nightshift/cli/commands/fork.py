@@ -1,4 +1,4 @@
-"""`nightshift fork`: new builds that continue another one from the end of a turn, each on its own money."""
+"""`nightshift fork`: starts new builds that continue another one from the end of a turn."""
 
 from typing import Annotated
 from uuid import uuid4
@@ -19,7 +19,7 @@ from nightshift.orchestrator.usecases.replay import check_turn
 
 app = cyclopts.App(name="fork")
 
-#: What a fork does not inherit from the request of its base.
+#: The fields that a fork does not take over from the request of the other build.
 _OWN = frozenset({"build_id", "model", "models", "base_build_id", "at", "message", "deadline"})
 
 
@@ -36,9 +36,9 @@ async def fork(
     home: Home = DEFAULT_HOME,
     json: Json = False,
 ) -> None:
-    """Start new builds from the thoughts and the files of another one at the end of a turn.
+    """Start new builds from the conversation and the files of another build at the end of a turn.
 
-    The other build is not touched. Each fork has its own sandbox, money and end, and `nightshift compare` sets them
+    The other build is not changed. Each fork has its own sandbox, money and end, and `nightshift compare` sets them
     side by side.
 
     For example:
@@ -58,7 +58,7 @@ async def fork(
     async with open_builds(home) as builds:
         events = await builds.events(build)
     turn = ended_turn(events, at)
-    check_turn(events, turn)  # what the orchestrator would refuse is said here
+    check_turn(events, turn)  # the orchestrator would refuse it later, unseen
     fields = forked_fields(events, turn)
     given = {"message": message, "model": model, "account_id": account}
     fields |= {name: value for name, value in given.items() if value is not None}
@@ -80,7 +80,7 @@ async def fork(
 
 
 def forked_fields(events: list[RecordedEvent], turn: int) -> dict[str, object]:
-    """Returns the fields of a request for a fork: those of the build's own request, and where it starts."""
+    """Returns the fields of a request for a fork: those of the other build's request, and where the fork starts."""
     accepted = events[0].data
     if not isinstance(accepted, BuildAccepted):
         raise Refused(f"{events[0].subject} does not begin with its acceptance")
@@ -89,7 +89,10 @@ def forked_fields(events: list[RecordedEvent], turn: int) -> dict[str, object]:
 
 
 def ended_turn(events: list[RecordedEvent], at: str) -> int:
-    """Returns the last turn that had ended at this moment. The end of a build ends its last turn."""
+    """Returns the last turn that had ended at the moment `at`. The end of a build also ends its last turn.
+
+    Raises NotFound when no turn had ended.
+    """
     version = version_at(events, at)
     ended = [one.data.turn for one in events[:version] if isinstance(one.data, CheckpointSaved)]
     turns = [getattr(one.data, "turns", 0) for one in events[:version] if one.data.terminal]

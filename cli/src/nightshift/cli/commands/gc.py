@@ -1,4 +1,4 @@
-"""`nightshift gc`: deletes the snapshots that no rule keeps, and the contents that no snapshot needs."""
+"""`nightshift gc`: deletes snapshots that no rule keeps, and contents that no snapshot needs."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -31,10 +31,10 @@ async def gc(
     home: Home = DEFAULT_HOME,
     json: Json = False,
 ) -> None:
-    """Delete what no snapshot needs: in one run it is marked, and in a run a day later it is deleted.
+    """Delete what no snapshot needs. One run marks it, and a run a day later deletes it.
 
-    Everything of a running build is kept, and what forks start from. A finished build keeps the snapshot of its end
-    and its newest ones. Run it once a day; it may run beside builds and beside itself.
+    A running build keeps everything, and snapshots from which forks start are kept. A finished build keeps its last
+    snapshot and its newest ones. Run it once a day. It may run during builds, and several times at once.
 
     For example:
 
@@ -51,7 +51,7 @@ async def gc(
     rows, unknown = [], set[str]()
     async with open_builds(home) as builds, S3ObjectStore(settings_for(ObjectStoreSettings, home)) as objects:
         stored = await _stored_builds(objects)
-        # The log after the store: a build whose manifest was listed is in the log.
+        # Read after the store, so that every build whose manifest was listed is in the log.
         known = {build_id: keys_of(await builds.events(build_id)) for build_id in await builds.accepted()}
         for project, build_ids in sorted(stored.items()):
             unknown |= build_ids - known.keys()
@@ -86,7 +86,7 @@ def _account_rule(text: str) -> tuple[str, int]:
 
 
 async def _stored_builds(objects: ObjectStore) -> Mapping[str, set[str]]:
-    """The builds that have manifests in the object store, by project."""
+    """Returns project → the builds that have manifests in the object store."""
     found: dict[str, set[str]] = {}
     async for one in objects.list("projects/"):
         parts = one.key.split("/")

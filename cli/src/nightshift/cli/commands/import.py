@@ -1,4 +1,4 @@
-"""`nightshift import`: reads an archive of a build into this installation, as history."""
+"""`nightshift import`: reads the archive of a build into this installation, as history."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ async def import_(archive: Path, *, home: Home = DEFAULT_HOME, json: Json = Fals
             f"{archive.name} is redacted, so it is no complete build",
             hint="`nightshift replay`, `verify` and `compare` read it as a file",
         )
-    state_after(read.events)  # a log that cannot be folded is refused here, with its position
+    state_after(read.events)  # raises an error with the position when the events cannot be folded
     objects = await _put_objects(read, home)
     async with open_database(home, role=SUPERUSER) as database:
         await _insert(read, database)
@@ -52,7 +52,10 @@ async def import_(archive: Path, *, home: Home = DEFAULT_HOME, json: Json = Fals
 
 
 async def _put_objects(read: Archive, home: Path) -> int:
-    """Stores the archive's objects under their keys. They come first, so that no event refers to a missing one."""
+    """Stores the archive's objects under their keys and returns their number.
+
+    Called before the events are inserted, so that no event refers to a missing object.
+    """
     if not read.keys:
         return 0
     async with S3ObjectStore(settings_for(ObjectStoreSettings, home)) as store:

@@ -1,4 +1,4 @@
-"""`nightshift limits`: raises a build's limits."""
+"""`nightshift limits`: sets the limits of a build."""
 
 import cyclopts
 
@@ -23,7 +23,7 @@ async def limits(
     home: Home = DEFAULT_HOME,
     json: Json = False,
 ) -> None:
-    """Set the limits of a build. A build that waits at a limit goes on when it has room again.
+    """Set the limits of a build. A build that waits at a limit continues when the new limit allows it.
 
     For example:
 

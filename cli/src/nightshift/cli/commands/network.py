@@ -1,4 +1,4 @@
-"""`nightshift network`: shows what a build reached, and what it was refused."""
+"""`nightshift network`: shows which hosts a build reached, and which it was refused."""
 
 from dataclasses import asdict, dataclass
 
@@ -26,7 +26,7 @@ class HostUse:
 
 
 def used(events: list[RecordedEvent]) -> list[HostUse]:
-    """Returns the traffic of a build by host, those with most bytes first."""
+    """Returns the traffic of a build by host, the host with most bytes first."""
     found: dict[str, HostUse] = {}
     for event in events:
         if isinstance(event.data, ToolCallCompleted):

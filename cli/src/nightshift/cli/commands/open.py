@@ -1,4 +1,4 @@
-"""`nightshift open`: shows the app of a build, from its sandbox or from a snapshot in a new one."""
+"""`nightshift open`: shows the app of a build, from its sandbox or from a snapshot in a new sandbox."""
 
 import asyncio
 import signal
@@ -25,7 +25,7 @@ from nightshift.sandboxes.snapshots.restore import restore
 
 app = cyclopts.App(name="open")
 
-#: Sandboxes of this owner are not those of builds, so no gateway ends them.
+#: Marks sandboxes of this command. Gateways leave them alone, because they end only sandboxes of builds.
 _OWNER = "nightshift-open"
 _READY_S = 60.0
 
@@ -77,7 +77,7 @@ async def open_(
 async def _show(
     snapshots: BuildSnapshots, sandbox: Sandbox, key: str, server: tuple[str, int], *, json: bool
 ) -> None:
-    """Restore, start the server, print its address, and wait for Ctrl-C."""
+    """Restore the snapshot, start the server, print its address, and wait for Ctrl-C."""
     command, port = server
     restored = await restore(sandbox, snapshots.store, key)
     for path, reason in restored.differs.items():
@@ -94,7 +94,7 @@ async def _show(
 
 
 async def _answers(url: str, sandbox: Sandbox) -> None:
-    """Wait until the server answers. Raises Unavailable with the end of its output when it does not."""
+    """Wait until the server answers. Raises Unavailable, with the end of its output, when it does not."""
     deadline = asyncio.get_running_loop().time() + _READY_S
     while asyncio.get_running_loop().time() < deadline:
         if await asyncio.to_thread(_is_answered, url):
@@ -120,7 +120,7 @@ def _is_answered(url: str) -> bool:
 
 
 def _running(events: Sequence[RecordedEvent]) -> str | None:
-    """The address of the build's preview while its sandbox is open."""
+    """Return the URL of the build's preview, or None when its sandbox is closed."""
     url = None
     for event in events:
         if isinstance(event.data, SandboxOpened | SandboxClosed | SandboxLost):
@@ -131,7 +131,10 @@ def _running(events: Sequence[RecordedEvent]) -> str | None:
 
 
 def _server(events: Sequence[RecordedEvent]) -> tuple[str | None, int | None]:
-    """The agent's last command that left a process in the background before its last preview, and the port of that."""
+    """Return the command that starts the build's server, and its port, from its events. None where they do not tell.
+
+    The command is the agent's last one that left a process in the background before its last preview.
+    """
     command, found, port = None, None, None
     for event in events:
         fact = event.data

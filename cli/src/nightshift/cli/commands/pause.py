@@ -1,4 +1,4 @@
-"""`nightshift pause`: stops a build for now."""
+"""`nightshift pause`: stops a build for a while."""
 
 import cyclopts
 
@@ -15,7 +15,7 @@ app = cyclopts.App(name="pause")
 async def pause(
     build: BuildId, *, reason: str | None = None, home: Home = DEFAULT_HOME, json: Json = False
 ) -> None:
-    """Stop a build for now. Its model call stops within seconds, and it keeps everything.
+    """Stop a build for a while. Its model call stops within seconds, and nothing is lost.
 
     For example:
 

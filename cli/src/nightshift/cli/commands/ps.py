@@ -1,4 +1,4 @@
-"""`nightshift ps`: the processes of a stack on this machine."""
+"""`nightshift ps`: shows the processes of a stack on this machine."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -55,14 +55,14 @@ def ps(*, home: Home = DEFAULT_HOME, json: Json = False) -> None:
 
 
 def _services(stack: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields each replica of each service: its name, as the supervisor uses it, and its entry in the description."""
+    """Yields the name (as the supervisor uses it) and the entry of each replica of each service."""
     for service, replicas in stack["services"].items():
         for number, one in enumerate(replicas, start=1):
             yield service if number == 1 else f"{service} #{number}", one
 
 
 def state(one: Mapping[str, Any]) -> str:
-    """Returns in words whether the process of this entry runs."""
+    """Returns the state of the process in this entry, in words."""
     if one["pid"] is None:
         return "not started by this stack"
     if one.get("restarts", {}).get("keeps_restarting"):

@@ -1,4 +1,4 @@
-"""`nightshift redrive`: runs the recorded tool calls of a build again in a fresh sandbox, without a model."""
+"""`nightshift redrive`: repeats the recorded tool calls of a build in a fresh sandbox, without a model."""
 
 import tempfile
 from pathlib import Path
@@ -18,7 +18,7 @@ from nightshift.sandboxes.settings import SandboxSettings, make_driver
 
 app = cyclopts.App(name="redrive")
 
-#: Tags the sandboxes of this command, so that no gateway takes them for its own.
+#: Marks the sandboxes of this command, so that gateways leave them alone.
 _OWNER = "nightshift-redrive"
 
 
@@ -26,7 +26,7 @@ _OWNER = "nightshift-redrive"
 async def redrive(build: Source, *, home: Home = DEFAULT_HOME, json: Json = False) -> int:
     """Run the recorded tool calls of a build in a fresh sandbox, and name the first difference. No model is called.
 
-    Outputs are compared without durations, ports, addresses, process ids and temporary paths; a note says where that
+    Durations, ports, addresses, process ids and temporary paths are not compared; a note says where that
     mattered. After each turn the files are compared with their snapshot. The sandbox has no network. Exit code 9 says
     that something differs. Dead letters are another matter: `nightshift dlq redrive`.
 
@@ -45,7 +45,7 @@ async def redrive(build: Source, *, home: Home = DEFAULT_HOME, json: Json = Fals
             )
         with tempfile.TemporaryDirectory(prefix="nightshift-redrive-") as folder:
             settings = SandboxSettings.load(
-                s3_bucket="unused", sandbox_dir=Path(folder), sandbox_owner=_OWNER
+                s3_bucket="unused", home=home.absolute(), sandbox_dir=Path(folder), sandbox_owner=_OWNER
             )
             driver = await make_driver(settings)
             return await _report(events, Redrive(events, driver, store, settings.driver_name), as_json=json)

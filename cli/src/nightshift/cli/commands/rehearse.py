@@ -1,4 +1,4 @@
-"""`nightshift rehearse`: which unfinished builds this release would treat differently, before it is deployed."""
+"""`nightshift rehearse`: lists unfinished builds that this release would treat differently, before it is deployed."""
 
 import cyclopts
 
@@ -16,7 +16,7 @@ _COLUMNS = ("BUILD", "MODE", "TURN", "EVENTS", "VERSION", "DIFFERS")
 
 @app.default
 async def rehearse(*, home: Home = DEFAULT_HOME, json: Json = False) -> int:
-    """List the running, waiting and sleeping builds whose log this release decides differently, or cannot fold.
+    """List the running, waiting and sleeping builds that this release would decide differently, or cannot read.
 
     Run it with the release that you want to deploy, against the log of the installation that runs. It only reads.
     Exit code 9 says that at least one build differs.

@@ -1,4 +1,4 @@
-"""`nightshift replay`: plays what a build did, shows its state at any moment, or writes it as one HTML page."""
+"""`nightshift replay`: plays what a build did, shows its state at any moment, or writes it as an HTML page."""
 
 import sys
 from datetime import UTC, datetime
@@ -39,7 +39,7 @@ async def replay(
     home: Home = DEFAULT_HOME,
     json: Json = False,
 ) -> None:
-    """Play what a build did, from its events. It calls no model and no sandbox, so it costs nothing.
+    """Play what a build did, from its events. No model and no sandbox is used, so it costs nothing.
 
     On a terminal the build plays at the pace of its events; keys pause and step. In a pipe all of it is printed.
 

@@ -1,4 +1,4 @@
-"""`nightshift republish`: publishes facts of the log to Kafka again, so that a consumer can rebuild what it lost."""
+"""`nightshift republish`: publishes facts of the log to Kafka again, so that a consumer can recover what it lost."""
 
 import asyncio
 import sys
@@ -26,7 +26,7 @@ from nightshift.eventlog.port import RecordedEvent
 
 app = cyclopts.App(name="republish")
 
-#: Records that one send holds. Their order is kept.
+#: How many records are sent together. Their order is kept.
 _BATCH = 100
 Version = Annotated[int | None, cyclopts.Parameter(validator=Number(gte=1))]
 Flag = Annotated[bool, cyclopts.Parameter(negative=())]
@@ -47,8 +47,8 @@ async def republish(
 ) -> None:
     """Publish facts of builds to Kafka again, in the order of their versions.
 
-    Each record has the id, the key and the sequence that it had at first, and the header `ce_replayed: true`. The
-    services drop what they have seen; a consumer that starts anew reads everything. Nothing is appended to the log.
+    Each record has its former id, key and sequence, and the header `ce_replayed: true`. The
+    services drop what they have seen; a new consumer reads everything. Nothing is appended to the log.
 
     For example:
 
@@ -60,7 +60,7 @@ async def republish(
         all_: Every build in the log, oldest first.
         first: The first version of each build.
         last: The last version of each build.
-        rate: At most so many records a second.
+        rate: The most records per second.
         dry_run: Only say how many records would be published.
         yes: Do not ask for --all.
     """

@@ -1,4 +1,4 @@
-"""`nightshift resume`: lets a paused build go on."""
+"""`nightshift resume`: lets a paused build continue."""
 
 import cyclopts
 
@@ -13,7 +13,7 @@ app = cyclopts.App(name="resume")
 
 @app.default
 async def resume(build: BuildId, *, home: Home = DEFAULT_HOME, json: Json = False) -> None:
-    """Let a paused build go on where it was.
+    """Let a paused build continue where it stopped.
 
     For example:
 

@@ -1,4 +1,4 @@
-"""`nightshift rewind`: sets a stopped build back to the end of an earlier turn."""
+"""`nightshift rewind`: returns a stopped build to the end of an earlier turn."""
 
 import cyclopts
 
@@ -20,7 +20,7 @@ app = cyclopts.App(name="rewind")
 async def rewind(
     build: BuildId, *, at: At, message: str | None = None, home: Home = DEFAULT_HOME, json: Json = False
 ) -> None:
-    """Set a stopped build back to the end of an earlier turn: its thoughts and its files.
+    """Return a stopped build to the end of an earlier turn, with its conversation and its files.
 
     Pause a build that runs first. One that has ended cannot go back; fork it. The events of the abandoned branch stay
     in the log, and `nightshift fork` can still start from them. What they cost stays spent.

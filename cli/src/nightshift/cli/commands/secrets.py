@@ -1,4 +1,4 @@
-"""`nightshift secrets`: stores, lists and removes the secrets that builds of an account may name."""
+"""`nightshift secrets`: stores, lists and removes the secrets that builds of an account may use."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ Hosts = Annotated[list[str], cyclopts.Parameter("--host", negative=())]
 
 
 def _store(home: Path) -> SecretStore:
-    """The directory of a gateway on this machine."""
+    """Return the secret store of a gateway on this machine."""
     given = os.environ.get("NIGHTSHIFT_SECRETS_DIR")
     return SecretStore(Path(given) if given else home.absolute() / "secrets")
 

@@ -27,7 +27,7 @@ _COLUMNS = {
 
 @app.default
 async def snapshots(build: BuildId, *, home: Home = DEFAULT_HOME, json: Json = False) -> None:
-    """List the snapshots of a build, oldest first: which turn each holds, and what it could not hold.
+    """List the snapshots of a build, oldest first, with the turn of each and what could not be saved.
 
     For example:
 

@@ -13,7 +13,7 @@ app = cyclopts.App(name="tell")
 
 @app.default
 async def tell(build: BuildId, message: str, *, home: Home = DEFAULT_HOME, json: Json = False) -> None:
-    """Send a message to the agent, which reads it at its next turn. A build that waits for an answer goes on with it.
+    """Send a message to the agent, which reads it in its next turn. A build that waits for an answer continues with it.
 
     For example:
 

@@ -1,4 +1,4 @@
-"""`nightshift topics`: creates the planned topics on the broker, or shows what would change."""
+"""`nightshift topics`: creates the topics of an installation at the broker, or shows what would change."""
 
 from dataclasses import asdict
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`nightshift up`: starts the local stack and keeps it running until somebody stops it."""
+"""`nightshift up`: starts the local stack and keeps it running until it is stopped."""
 
 import asyncio
 import os
@@ -82,7 +82,8 @@ def up(
     except BadPlan as error:
         raise WrongUsage(str(error), hint=error.hint) from None
     if scenario is not None:
-        # Errors in the scenario are reported before anything starts. Without a scenario the YAML reader is not loaded.
+        # Errors in the scenario are reported before anything starts. Imported only with a scenario, because the YAML
+        # reader loads slowly.
         from nightshift.devstack.model.scenario import load_scenario  # noqa: PLC0415
 
         load_scenario(scenario)
@@ -120,7 +121,7 @@ async def _run(plan: Plan, *, as_json: bool) -> Exit:
 
 
 def _stop_signals(stack: Stack) -> asyncio.Event:
-    """Returns an event that the first signal sets. A second signal kills everything at once."""
+    """Returns an event that the first signal sets. A second signal kills all processes at once."""
     asked, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def on_signal() -> None:
@@ -175,7 +176,10 @@ def _counts(replicas: tuple[str, ...]) -> dict[str, int]:
 
 
 def _load_clients() -> None:
-    """Imports slow modules in a thread while the servers start. Imported above, they would delay it by a second."""
+    """Imports slow modules in a thread while the servers start.
+
+    Importing them earlier would delay the start by a second.
+    """
     from nightshift.eventlog import migrate  # noqa: F401, PLC0415
     from nightshift.relay.adapters import kafka_topics  # noqa: F401, PLC0415
     from nightshift.servicekit import logs  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""`nightshift verify`: makes the recorded decisions of builds again with the present code."""
+"""`nightshift verify`: makes the recorded decisions of builds again with this release."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -40,8 +40,8 @@ async def verify(
         nightshift verify --all
 
     Args:
-        all_: Every build in the log, on all processors.
-        strict: Other texts, reserved amounts and ids count too. They differ between settings and releases.
+        all_: Verify every build in the log, on all processors.
+        strict: Report also different texts, reserved amounts and ids. These differ between settings and releases.
     """
     if bool(builds) == all_:
         raise WrongUsage("give builds, or --all", hint="`nightshift builds` lists them")
@@ -54,7 +54,10 @@ async def verify(
 
 
 def verified(home: Path, builds: list[str], kinds: frozenset[Kind]) -> list[Verified]:
-    """Verifies these builds in parallel, with progress on a terminal. Returns the results by build id."""
+    """Verifies these builds in parallel and shows the progress on a terminal.
+
+    Returns the results sorted by build id.
+    """
     found: list[Verified] = []
     for one in verify_many(home, builds, kinds):
         found.append(one)

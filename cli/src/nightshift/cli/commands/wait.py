@@ -37,9 +37,9 @@ async def wait(
     home: Home = DEFAULT_HOME,
     json: Json = False,
 ) -> int:
-    """Wait for a condition, then print the build's status. A build that ends first ends the wait with its exit code.
+    """Wait for a condition, then print the build's status. When the build ends first, the exit code is the build's.
 
-    A phase counts as reached also when the build has left it. A sleep that is over does not count.
+    A phase also counts when the build has left it again. A sleep that is over does not count.
 
     For example:
 
@@ -80,7 +80,7 @@ async def wait(
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """A condition on a build's status. A `passing` one is also met when it held once before the wait began."""
+    """A condition on the status of a build. With `passing`, it also counts when it was met before the wait began."""
 
     met: Callable[[BuildStatus], bool]
     passing: bool = False
@@ -89,10 +89,14 @@ class Awaited:
 async def waited(
     batches: AsyncIterator[list[RecordedEvent]], build: str, awaited: Awaited
 ) -> AsyncIterator[tuple[BuildStatus, Exit | None]]:
-    """Yields the status after each batch, with the exit code once the condition is met or can no longer be met."""
+    """Yields the status after each batch of events.
+
+    The exit code is None until the condition is met or the build ends.
+    """
     status = BuildStatus(build)
     async for batch in batches:
-        counts = awaited.passing or status.version > 0  # the first batch holds what happened before the wait
+        # The first batch holds the events from before the wait.
+        counts = awaited.passing or status.version > 0
         passed = False
         for event in batch:
             status = evolve(status, event)
@@ -105,7 +109,7 @@ async def waited(
 
 
 def condition(text: str) -> Awaited:
-    """Parses the condition of `--for`. Raises WrongUsage."""
+    """Returns the condition that the text of `--for` means. Raises WrongUsage."""
     if text == "end":
         return Awaited(lambda status: status.ended)
     if text in ("ready", "sleeping", "waiting"):
@@ -119,7 +123,10 @@ def condition(text: str) -> Awaited:
 
 
 def seconds(text: str | None) -> float | None:
-    """Returns the seconds that `90s`, `15m`, `2h` or `90` means, and None for None. Raises WrongUsage."""
+    """Returns the seconds that a text such as `90s`, `15m`, `2h` or `90` means, and None for None.
+
+    Raises WrongUsage.
+    """
     if text is None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)

@@ -21,7 +21,7 @@ from nightshift.orchestrator.usecases.admission import same_request
 
 app = cyclopts.App(name="watch")
 
-#: Seconds to wait for a build whose request was sent and that is not in the log yet.
+#: Seconds to wait until a requested build is in the log.
 PATIENCE = 15.0
 
 
@@ -29,7 +29,7 @@ PATIENCE = 15.0
 async def watch(
     build: BuildId, *, fail_on_sleep: bool = False, home: Home = DEFAULT_HOME, json: Json = False
 ) -> int:
-    """Print what a build did and does until it ends, and why it waits. The exit code is the build's.
+    """Print what a build did and does until it ends, and why it waits. The exit code tells how the build ended.
 
     For example:
 
@@ -46,9 +46,9 @@ async def watch(
 async def follow_to_the_end(
     home: Path, build: str, *, as_json: bool, fail_on_sleep: bool = False, sent: BuildRequested | None = None
 ) -> int:
-    """Shows a build until it ends and returns its exit code. With `as_json` the last line is its status.
+    """Shows a build until it ends and returns the exit code for its end. With `as_json` the last line is its status.
 
-    `sent` is the request that was just sent for it. Raises Refused when the log has another build under this id.
+    `sent` is the request that was just sent for it. Raises Refused when the log has another build with this id.
     """
 
     def stop(status: BuildStatus) -> Exit | None:

@@ -116,12 +116,25 @@ class BatchIntake:
                 worker.next_offset = position
                 self._settled(partition, position)
 
+    def begin_at(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit the first offset of partitions of which nothing is settled yet."""
+        for partition, offset in offsets.items():
+            if self._worker(partition).settled == 0:
+                self._settled(partition, offset)
+
     def progress(self, partition: TopicPartition) -> Progress:
         """Return how many messages of this partition are settled and whether one is in process."""
         worker = self._workers.get(partition)
         if worker is None:
             return _NO_PROGRESS
         return Progress(worker.settled, worker.waiting, not worker.idle.is_set())
+
+    def handled_to(self, partition: TopicPartition) -> int | None:
+        """Return the offset of the next message to handle in this partition. Returns None before one was fetched."""
+        worker = self._workers.get(partition)
+        if worker is None:
+            return None
+        return worker.first_offset if worker.next_offset is None else worker.next_offset
 
     @property
     def settled(self) -> int:

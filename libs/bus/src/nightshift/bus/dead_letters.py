@@ -23,8 +23,9 @@ class TopicReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ListedDeadLetter:
-    """A dead letter and what an operator did with it. `dropped` is the reason of a drop, None when it was not
-    dropped.
+    """A dead letter and what an operator did with it.
+
+    `dropped` is the reason of a drop, None when it was not dropped.
     """
 
     dead_letter: DeadLetter

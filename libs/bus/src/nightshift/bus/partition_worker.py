@@ -34,6 +34,7 @@ class PartitionWorker:
         self.idle = asyncio.Event()
         self.idle.set()
         self.settled = 0  # messages processed since the partition was assigned
+        self.first_offset: int | None = None  # of the first message since the partition was assigned
         self.next_offset: int | None = None
         self.paused = False
         self.waiting = False
@@ -47,6 +48,8 @@ class PartitionWorker:
 
     def put(self, message: Inbound) -> None:
         """Append the next message of the partition to the queue."""
+        if self.first_offset is None:
+            self.first_offset = message.offset
         self._queue.append(message)
         self.idle.clear()
         self._arrived.set()

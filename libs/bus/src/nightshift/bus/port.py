@@ -37,7 +37,8 @@ class Subscription:
     """The handlers of one consumer group for the events of one topic, by event type. Other types are skipped.
 
     - `gate`: while it is full, no message is handled. The partitions are paused, and the backlog shows as lag.
-    - `from_now`: a new group starts at the end of the topic. For groups whose name is new with every process.
+    - `from_now`: each process reads all partitions from their ends, without a consumer group at the broker. `group` is
+      then only its name in logs and dead letters.
     - `max_fetch_delay_s`: under load, a message may wait this long, so that one fetch returns many. The cost of a fetch
       hardly depends on the number of its messages.
     - `reports_undecodable`: one group of each topic dead-letters the records that cannot be decoded. In the other
@@ -111,8 +112,9 @@ class UndecodableRecord(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message to send. Messages with the same key or the same given partition keep the order in which they are
-    sent.
+    """A message to send.
+
+    Messages with the same key or the same given partition keep the order in which they are sent.
     """
 
     topic: str

@@ -1,8 +1,8 @@
-"""Refuses a request whose principal has no right to it, before its handler sees it. One guard for all services.
+"""Refuses a request whose principal has no right to it, before the handler gets it. All services use this guard.
 
-A build belongs to the account of its `build.accepted`. An account may request what concerns its own builds; money and
-policies of accounts are the operator's. A request without a principal is let through: an installation that cannot trust
-its producers demands signatures, and then every request has one.
+A build belongs to the account in its `build.accepted`. An account may send requests about its own builds. Only the
+operator may send requests about money and policies of accounts. A request without a principal is let through: an
+installation that cannot trust its producers demands signatures, and then every request has a principal.
 """
 
 from dataclasses import replace
@@ -17,7 +17,10 @@ from nightshift.eventlog.port import EventLog, RecordedEvent, build_stream
 
 
 def guarded(subscription: Subscription, log: EventLog) -> Subscription:
-    """Return the subscription with a check before each of its handlers. One that takes no requests stays as it is."""
+    """Return the subscription with a check before each handler.
+
+    A subscription without requests is returned unchanged.
+    """
     if any(event.owner is not Owner.OUTSIDE for event in subscription.handlers):
         return subscription
     handlers = {kind: _guarded(handler, log) for kind, handler in subscription.handlers.items()}
@@ -33,9 +36,9 @@ def _guarded(handler: Handler, log: EventLog) -> Handler:
 
 
 async def check_principal(event: RecordedEvent, log: EventLog) -> None:
-    """Raises NotPermitted when the request's principal is an account to which the subject does not belong.
+    """Raise NotPermitted when the request's principal is an account to which the request's subject does not belong.
 
-    A build that does not exist belongs to nobody: its handler says so.
+    A build that does not exist belongs to nobody, so its handler refuses the request.
     """
     principal, asked = event.principal, event.data
     if principal is None or principal == OPERATOR:
@@ -63,7 +66,7 @@ def _check(principal: str, account_id: str, what: str) -> None:
 
 
 async def account_of(build_id: str, log: EventLog) -> str | None:
-    """Return the account of a build. Returns None when the log has no such build."""
+    """Return the account of a build, or None when the log has no such build."""
     async for event in log.read_stream(build_stream(build_id), limit=1):
         if isinstance(event.data, BuildAccepted):
             return event.data.account_id

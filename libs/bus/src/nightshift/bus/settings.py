@@ -14,28 +14,43 @@ from nightshift.eventlog.settings import PREFIX, Environment
 class KafkaSettings(Environment):
     """The address and credentials of the broker, the limits of consumers, and the delays of retries."""
 
+    # Addresses of brokers, separated by commas.
     kafka_bootstrap: str = Field(min_length=1, examples=["127.0.0.1:9092"])
+    # The first part of the names of all topics and consumer groups of the installation.
     topic_prefix: str = Field("nightshift", pattern=r"^[A-Za-z0-9._-]{1,100}$")
     kafka_idempotence: bool = True  # the embedded broker has no idempotent producer
     # For the embedded broker, which does not answer a waiting fetch when records arrive.
     kafka_adaptive_fetch: bool = False
+    # The codec of the batches that are sent.
     kafka_compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
+    # Whether connections are encrypted (SSL) and log in with a password (SASL).
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    # How the password is proven.
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    # Required with SASL.
     kafka_sasl_username: str | None = None
+    # Required with SASL.
     kafka_sasl_password: SecretStr | None = None
+    # The authorities that sign the brokers' certificates, as PEM. None: those of the system.
     kafka_ssl_ca_file: Path | None = None
+    # The certificate of this client, as PEM, for brokers that demand one.
     kafka_ssl_cert_file: Path | None = None
+    # The key of that certificate.
     kafka_ssl_key_file: Path | None = None
+    # The password of that key.
     kafka_ssl_key_password: SecretStr | None = None
     kafka_max_message_bytes: int = Field(1_048_576, ge=16_384)  # the largest message that the broker accepts
+    # The most records that a consumer takes at once.
     kafka_max_poll_records: int = Field(500, ge=1, le=10_000)
+    # A consumer that takes nothing for so long loses its partitions.
     kafka_max_poll_interval_s: float = Field(60.0, gt=0)
     kafka_session_timeout_s: float | None = Field(None, gt=0)  # None: 10 s, or 2 s with kafka_adaptive_fetch
     request_keys_file: Path | None = None  # None: requests need no signature
     # Attempts at a message with transient errors, before it is dead-lettered.
     retry_attempts: int = Field(5, ge=1)
+    # The pause after the first failed attempt at a message. It doubles with each attempt.
     retry_base_s: float = Field(0.2, gt=0)
+    # The longest pause between two attempts at a message.
     retry_cap_s: float = Field(10.0, gt=0)
 
     @cached_property

@@ -7,12 +7,22 @@ from dataclasses import dataclass
 from typing import Final
 
 from nightshift.contracts.events.approvals import ApprovalPolicy
-from nightshift.contracts.tools import TOOLS, Bash, Document, EditFile, OpenPort, ReadFile, WriteFile
+from nightshift.contracts.tools import (
+    TOOLS,
+    Bash,
+    Document,
+    EditFile,
+    OpenPort,
+    ReadFile,
+    TakeScreenshot,
+    WriteFile,
+)
 
 #: Tool → the field of its input that a rule's pattern is compared with.
 PATTERN_FIELDS: Final = {
     Bash.tool: "command",
     OpenPort.tool: "port",
+    TakeScreenshot.tool: "port",
     **dict.fromkeys((ReadFile.tool, WriteFile.tool, EditFile.tool, Document.tool), "file_path"),
 }
 _RULE = re.compile(r"([A-Za-z][\w-]*)(?:\((.*)\))?", re.DOTALL)

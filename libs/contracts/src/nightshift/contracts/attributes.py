@@ -199,8 +199,9 @@ def _media_type(content_type: str) -> str:
 
 
 def check_prefix(headers: Headers) -> None:
-    """Raises InvalidEnvelope when a header begins with `ce-`, the prefix on HTTP. On Kafka no consumer would read
-    it.
+    """Raises InvalidEnvelope when a header begins with `ce-`, the prefix on HTTP.
+
+    On Kafka no consumer would read it.
     """
     for name, _ in headers:
         if name.startswith("ce-"):

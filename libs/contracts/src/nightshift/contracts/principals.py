@@ -1,4 +1,4 @@
-"""The principal of a request: who asks for it, as the sender states in a header, and the signature that proves it.
+"""The principal of a request, and the signature that proves it. The sender states both in headers.
 
 A principal is `operator`, who may request anything, or `account/<id>`, who may request what belongs to that account.
 """
@@ -30,14 +30,17 @@ def of_account(account_id: str) -> str:
 
 
 def checked_principal(text: str, *, header: str) -> str:
-    """Returns the principal. Raises InvalidEnvelope for a text that is none."""
+    """Returns the principal. Raises InvalidEnvelope for a text that is no principal."""
     if _PRINCIPAL.fullmatch(text) is None:
         raise InvalidEnvelope("must be `operator` or `account/<id>`", header=header)
     return text
 
 
 class RequestKey(BaseModel):
-    """A key with which a producer signs. `principals` are those that it may state; `account/*` is every account."""
+    """A key with which a producer signs requests. `principals` are those that it may state.
+
+    `account/*` means every account.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,7 +61,7 @@ class _KeyFile(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class RequestKeys:
-    """The keys of an installation by their ids. With them every request must be signed."""
+    """The keys of an installation by their ids. When there are keys, every request must be signed."""
 
     keys: Mapping[str, RequestKey]
 
@@ -66,7 +69,7 @@ class RequestKeys:
     def parse(cls, text: bytes) -> Self:
         """Read JSON: `{"keys": {"<key id>": {"secret": "…", "principals": ["account/acme"]}}}`.
 
-        Raises ValueError, without any value of the text, when it is no such JSON.
+        Raises ValueError for other JSON. The error never quotes a value of the text.
         """
         try:
             return cls(_KeyFile.model_validate_json(text).keys)
@@ -75,7 +78,7 @@ class RequestKeys:
             raise ValueError(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}") from None
 
     def verify(self, envelope: Envelope, headers: Headers, value: bytes) -> None:
-        """Raises NotSigned unless a key that may state the principal signed the request."""
+        """Raises NotSigned unless the request is signed by a key that may state its principal."""
         found = dict(headers).get(topics.SIGNATURE)
         if found is None or envelope.principal is None:
             raise NotSigned(f"a request needs the headers {topics.PRINCIPAL} and {topics.SIGNATURE}")
@@ -90,15 +93,16 @@ class RequestKeys:
 
 
 def signed(message: Message, envelope: Envelope, *, key_id: str, secret: str) -> Message:
-    """Returns the message with its signature. `envelope` is that of the message."""
+    """Returns the message with its signature. `envelope` is the envelope of this message."""
     signature = f"{key_id}:{_signature(secret, envelope, message.value)}"
     return replace(message, headers=(*message.headers, (topics.SIGNATURE, signature.encode())))
 
 
 def _signature(secret: str, envelope: Envelope, value: bytes) -> str:
-    """The base64 text of HMAC-SHA256 over the version, five attributes and the value of the record, a line each.
+    """Returns HMAC-SHA256 in base64 over the version, five attributes and the record's value, each on a line of its
+    own.
 
-    Raises NotSigned when an attribute has a line break, which would move the borders.
+    Raises NotSigned when an attribute has a line break, because another text could then have the same signature.
     """
     attributes = (envelope.id, envelope.source, envelope.type, envelope.subject, envelope.principal or "")
     if any("\n" in one for one in attributes):

@@ -12,10 +12,13 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from nightshift.contracts.file_types import FILE_TYPES
+
 #: The folder in every sandbox in which the agent works. Relative paths start here.
 WORKSPACE: Final = "/home/user/workspace"
 
 _HOME: Final = "/home/user"
+_LOCAL_URL: Final = re.compile(r"http://(?:localhost|127\.0\.0\.1|0\.0\.0\.0)(?::(\d{1,5}))?(/[!-~]*)?")
 
 
 def _at_home(path: str) -> str:
@@ -76,13 +79,15 @@ class Bash(ToolInput):
     description: ClassVar[str] = (
         "Run a command with bash in the workspace, without a terminal or input. stdout, stderr and the exit code come"
         " back; a non-zero exit is an error, except 1 of grep, diff, find and test. Each call is a new shell: directory"
-        " and variables do not carry over. With `run_in_background` the call"
-        " returns at once with a handle; then `action` read (its output so far), stop (ends the whole process group) or"
-        " restart, with that `handle`. Servers must be started in the background."
+        " and variables do not carry over; with `keep_directory` it starts where the last such call ended. With"
+        " `run_in_background` the call returns at once with a handle; then `action` read (its output since the last"
+        " look), stop (ends the whole process group) or restart, with that `handle`. Servers must be started in the"
+        " background."
     )
 
     command: Annotated[str, Field(min_length=1, max_length=200_000)] | None = None
     run_in_background: bool = False
+    keep_directory: bool = False
     timeout_s: (
         Annotated[int, Field(ge=1, le=3600, description="Seconds before the command is ended.")] | None
     ) = None
@@ -109,6 +114,8 @@ class Bash(ToolInput):
     def _fits_its_action(self) -> Self:
         if self.action == "run" and self.command is None:
             raise ValueError("`command` is needed")
+        if self.keep_directory and (self.run_in_background or self.action != "run"):
+            raise ValueError("`keep_directory` is for a command in the foreground")
         if self.action != "run" and self.handle is None:
             raise ValueError(f"action {self.action} needs the `handle` that the background call returned")
         return self
@@ -118,9 +125,9 @@ class ReadFile(ToolInput):
     tool: ClassVar[str] = "read_file"
     effect: ClassVar[Literal["read", "write"]] = "read"
     description: ClassVar[str] = (
-        "Read a text file with numbered lines, or an image (png, jpeg, gif, webp). `offset` is the first line (1 is"
-        " the first), `limit` how many lines. Line endings are not shown; a note at the end names the encoding and the"
-        " line endings where they are not UTF-8 and LF. Control characters are shown as \\x1b."
+        "Read a text file with numbered lines, an image (png, jpeg, gif, webp) or a PDF. `offset` is the first line (1"
+        " is the first), `limit` how many lines. Line endings are not shown; a note at the end names the encoding and"
+        " the line endings where they are not UTF-8 and LF. Control characters are shown as \\x1b."
     )
 
     file_path: _Path
@@ -236,36 +243,6 @@ class Grep(ToolInput):
         return [*re.findall(r"(?:\{[^}]*\}|[^\s,{]|\{)+", self.glob or ""), *kinds]
 
 
-#: File types, named as in ripgrep, and their file name endings.
-FILE_TYPES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "c": "c,h",
-        "cpp": "cpp,cc,cxx,hpp,hh,hxx,h",
-        "cs": "cs",
-        "css": "css,scss,sass,less",
-        "go": "go",
-        "html": "html,htm",
-        "java": "java",
-        "js": "js,jsx,mjs,cjs,vue",
-        "json": "json",
-        "kotlin": "kt,kts",
-        "md": "md,markdown,mdx",
-        "php": "php",
-        "py": "py,pyi",
-        "ruby": "rb",
-        "rust": "rs",
-        "sh": "sh,bash,zsh",
-        "sql": "sql",
-        "swift": "swift",
-        "toml": "toml",
-        "ts": "ts,tsx,mts,cts",
-        "txt": "txt",
-        "xml": "xml",
-        "yaml": "yaml,yml",
-    }
-)
-
-
 class OpenPort(ToolInput):
     tool: ClassVar[str] = "open_port"
     effect: ClassVar[Literal["read", "write"]] = "write"
@@ -276,6 +253,29 @@ class OpenPort(ToolInput):
 
     port: Annotated[int, Field(ge=1, le=65_535)]
     path: Annotated[str, Field(max_length=2048, pattern=r"^/[!-~]*$")] = "/"
+
+
+class TakeScreenshot(ToolInput):
+    tool: ClassVar[str] = "take_screenshot"
+    effect: ClassVar[Literal["read", "write"]] = "write"
+    description: ClassVar[str] = (
+        "Look at a page of a server that runs in the sandbox: a real browser opens it and returns two pictures, as on a"
+        " desktop (1280×800) and on a phone (390×844), with the errors of the page's scripts and requests. The server"
+        " must run in the background."
+    )
+
+    port: Annotated[int, Field(ge=1, le=65_535)]
+    path: Annotated[str, Field(max_length=2048, pattern=r"^/[!-~]*$")] = "/"
+
+    @classmethod
+    def _translated(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Accepts `url` when it is an address of this sandbox, such as `http://localhost:3000/about`."""
+        url = given.get("url")
+        found = _LOCAL_URL.fullmatch(url) if isinstance(url, str) else None
+        if found is None or "port" in given:
+            return given
+        rest = {name: value for name, value in given.items() if name != "url"}
+        return {"path": found[2] or "/", **rest, "port": int(found[1] or 80)}
 
 
 class Narrate(ToolInput):
@@ -363,7 +363,10 @@ class PrepareWorkspace(ToolInput):
 TOOLS: Final[Mapping[str, type[ToolInput]]] = MappingProxyType(
     {
         model.tool: model
-        for model in (Bash, ReadFile, WriteFile, EditFile, Glob, Grep, OpenPort, Narrate, Document, AskUser)
+        for model in (
+            *(Bash, ReadFile, WriteFile, EditFile, Glob, Grep, OpenPort, TakeScreenshot),
+            *(Narrate, Document, AskUser),
+        )
     }
 )
 

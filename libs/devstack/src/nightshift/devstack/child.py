@@ -47,8 +47,9 @@ class _Process(Protocol):
 
 
 class AdoptedProcess:
-    """A service process that the fork server started and that became a child of this process. Has the methods of
-    Popen.
+    """A service process that the fork server started and that became a child of this process.
+
+    Has the methods of Popen.
     """
 
     def __init__(self, pid: int) -> None:
@@ -160,8 +161,9 @@ class Child:
         self._process.send_signal(number)
 
     async def stop(self, *, patience: float = 5.0) -> int:
-        """Send the stop signal, then SIGKILL if the process still runs after `patience` seconds. Returns the exit
-        code.
+        """Send the stop signal, then SIGKILL if the process still runs after `patience` seconds.
+
+        Returns the exit code.
         """
         if self.poll() is None:
             self.signal(self.spec.stop_signal)

@@ -15,7 +15,7 @@ from nightshift.eventlog.errors import ConfigurationError, NightshiftError
 
 
 class DevstackError(NightshiftError):
-    """The base class of these errors."""
+    """The base class of the local stack's errors."""
 
 
 class PartFailed(DevstackError):

@@ -60,8 +60,9 @@ def _fork_twice() -> int:
 
 
 def _become(request: dict[str, Any]) -> None:
-    """Run the service as `python -m MODULE` would, in this process. Returns or raises SystemExit as the service
-    does.
+    """Run the service as `python -m MODULE` would, in this process.
+
+    Returns or raises SystemExit as the service does.
     """
     module: str = request["module"]
     os.setsid()

@@ -150,15 +150,25 @@ class MemoryEventLog:
         return await called(self._wire, "log.read_open_streams", read)
 
     async def pending(
-        self, kind: PendingKind, *, due_before: datetime | None = None, limit: int = 1000, after_key: str = ""
+        self,
+        kind: PendingKind,
+        *,
+        due_before: datetime | None = None,
+        limit: int = 1000,
+        after_key: str = "",
+        after_due: datetime | None = None,
     ) -> Sequence[PendingItem]:
         def read() -> list[PendingItem]:
             items = [item for item in self.tables.pending.values() if item.kind is kind]
             if due_before is None:
                 items = [item for item in items if item.key > after_key]
                 return sorted(items, key=lambda item: (item.key, item.stream_id))[:limit]
-            due = [(item.due_at, item) for item in items if item.due_at and item.due_at <= due_before]
-            return [item for _, item in sorted(due, key=lambda one: (one[0], one[1].key))][:limit]
+            due = [
+                (item.due_at, item.key, item) for item in items if item.due_at and item.due_at <= due_before
+            ]
+            if after_due is not None:
+                due = [one for one in due if one[:2] > (after_due, after_key)]
+            return [item for *_, item in sorted(due, key=lambda one: one[:2])][:limit]
 
         return await called(self._wire, "log.pending", read)
 

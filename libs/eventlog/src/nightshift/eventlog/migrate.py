@@ -19,7 +19,7 @@ import structlog
 
 from nightshift.contracts.model import Event, Owner
 from nightshift.contracts.registry import CATALOGUE
-from nightshift.eventlog.database import open_connection
+from nightshift.eventlog.database import open_connection, translated
 from nightshift.eventlog.errors import ConfigurationError, Fault, Unavailable
 
 _log = structlog.get_logger(__name__)
@@ -88,6 +88,36 @@ async def migrate(dsn: str) -> tuple[str, ...]:
         async with connection.transaction():
             await connection.execute(_LOCK)
             return await _migrate(connection)
+
+
+async def check(dsn: str) -> tuple[str, ...]:
+    """Migrate in a transaction and roll it back. Returns the names of the migrations that `migrate` would apply.
+
+    Raises what `migrate` raises, Unavailable when a table stays locked for 5 s, and ConfigurationError when a newer
+    release has migrated the database.
+    """
+    async with _connected(dsn) as connection:
+        _refuse_old(connection)
+        newer = [
+            one.name
+            for one in _compare(known_migrations(), await _applied(connection))
+            if one.state == "unknown"
+        ]
+        if newer:
+            raise ConfigurationError(
+                f"the database was migrated by a newer release, which added {', '.join(newer)}",
+                hint="deploy that release or a later one",
+            )
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            with translated():
+                await connection.execute("SET LOCAL lock_timeout = '5s'")
+                await connection.execute(_LOCK)
+                return await _migrate(connection)
+        finally:
+            if not connection.is_closed():
+                await transaction.rollback()
 
 
 async def status(dsn: str) -> tuple[MigrationState, ...]:

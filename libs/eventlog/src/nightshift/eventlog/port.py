@@ -185,18 +185,26 @@ class EventLog(Protocol):
         """
 
     async def pending(
-        self, kind: PendingKind, *, due_before: datetime | None = None, limit: int = 1000, after_key: str = ""
+        self,
+        kind: PendingKind,
+        *,
+        due_before: datetime | None = None,
+        limit: int = 1000,
+        after_key: str = "",
+        after_due: datetime | None = None,
     ) -> Sequence[PendingItem]:
         """Return pending rows of one kind, sorted by key.
 
-        With `due_before`: only rows due by then, the earliest due time first.
+        With `due_before`: only rows due by then, the earliest due time first, and with `after_due` only those after
+        that time, or of that time and after `after_key`.
         """
 
     async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:
         """Return pending rows that outlived their purpose, oldest first. A healthy log has none. The reasons are:
 
         - `build_ended`: the stream closed more than `grace_s` seconds ago, and no completion snapshot needs the row.
-        - `build_awake`: a snapshot before a sleep waits for `grace_s` seconds, but the build neither sleeps nor wakes.
+        - `build_awake`: a snapshot before a sleep has waited for `grace_s` seconds, but the build neither sleeps nor
+          wakes.
         - `overdue`: the row has waited longer than PENDING_ALLOWED.
         """
 

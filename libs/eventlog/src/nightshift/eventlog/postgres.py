@@ -70,20 +70,34 @@ _STALE = _select(
     "kind, key, stream_id, opened_at, due_at, reason", "nightshift.stale_pending($1, $2, $3, $4)"
 )
 _PENDING_DUE = _select(_PENDING, "nightshift.pending_due($1, $2, $3)")
+_PENDING_DUE_AFTER = _select(_PENDING, "nightshift.pending_due_after($1, $2, $3, $4, $5)")
 
 _LAST_VERSION = 2**63 - 1
+
+#: Called with the stream and the events of each append that was committed, once for each event.
+Observer = Callable[[str, Sequence[NewEvent]], None]
 
 
 class PostgresEventLog:
     """The EventLog port on PostgreSQL. `actor` is the name of the writer in events that do not name one."""
 
-    def __init__(self, database: Database, *, actor: str, notify: bool = True, page: int = 1000) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        actor: str,
+        notify: bool = True,
+        page: int = 1000,
+        observe: Observer | None = None,
+    ) -> None:
         """Create a log on a database from `log_database`.
 
-        With `notify`, the relay is notified after each commit. `page` is the number of rows per read.
+        With `notify`, the relay is notified after each commit. `page` is the number of rows per read. `observe` is
+        called after each commit.
         """
         self._database = database
         self._actor = actor
+        self._observe = observe
         self._notifier = AppendNotifier(database) if notify else None
         #: Called with the shard after each committed append.
         self._notify: Callable[[int], None] = self._notifier.notify if self._notifier else _ignore
@@ -101,12 +115,17 @@ class PostgresEventLog:
         When the block ends, all writes are committed together. An error rolls them back.
         """
         shards: set[int] = set()
+        appended: list[tuple[str, Sequence[NewEvent]]] = []
         async with self._database.connection() as connection, connection.transaction():
             within = type(self)(connection, actor=self._actor, notify=False, page=self._page)
             within._notify = shards.add
+            within._observe = lambda stream_id, events: appended.append((stream_id, events))
             yield connection, within
         for shard in shards:
             self._notify(shard)
+        if self._observe is not None:
+            for stream_id, events in appended:
+                self._observe(stream_id, events)
 
     async def append(
         self, stream_id: str, events: Sequence[NewEvent], *, expected_version: int | None = None
@@ -114,10 +133,14 @@ class PostgresEventLog:
         prepared = prepare(stream_id, events, actor=self._actor, uuid=Uuid)
         changes = pending_changes(stream_id, events)
         if len(prepared) == 1 and not changes:
-            return await self._append_one(stream_id, prepared[0], expected_version)
-        arrays = *_batch_arrays(prepared), *_pending_arrays(changes)
-        rows = await self._database.fetch(_APPEND, stream_id, expected_version, *arrays)
-        return self._appended(stream_id, prepared, rows[0])
+            appended = await self._append_one(stream_id, prepared[0], expected_version)
+        else:
+            arrays = *_batch_arrays(prepared), *_pending_arrays(changes)
+            rows = await self._database.fetch(_APPEND, stream_id, expected_version, *arrays)
+            appended = self._appended(stream_id, prepared, rows[0])
+        if self._observe is not None and appended.fresh:
+            self._observe(stream_id, events)
+        return appended
 
     async def append_all(self, appends: Sequence[Append]) -> tuple[Appended, ...]:
         if not appends:
@@ -133,10 +156,15 @@ class PostgresEventLog:
             *zip(*(event for one in prepared for event in one), strict=True),
             *_pending_arrays([change for one in changes for change in one]),
         )
-        return tuple(
+        appended = tuple(
             self._appended(one.stream_id, events, row)
             for one, events, row in zip(appends, prepared, rows, strict=True)
         )
+        if self._observe is not None:
+            for one, done in zip(appends, appended, strict=True):
+                if done.fresh:
+                    self._observe(one.stream_id, one.events)
+        return appended
 
     async def read_stream(
         self,
@@ -174,12 +202,21 @@ class PostgresEventLog:
         return [Row(*row) for row in rows]
 
     async def pending(
-        self, kind: PendingKind, *, due_before: datetime | None = None, limit: int = 1000, after_key: str = ""
+        self,
+        kind: PendingKind,
+        *,
+        due_before: datetime | None = None,
+        limit: int = 1000,
+        after_key: str = "",
+        after_due: datetime | None = None,
     ) -> Sequence[PendingItem]:
         if due_before is None:
             rows = await self._database.fetch(_PENDING_BY_KEY, kind.value, after_key, limit)
-        else:
+        elif after_due is None:
             rows = await self._database.fetch(_PENDING_DUE, kind.value, due_before, limit)
+        else:
+            place = after_due, after_key
+            rows = await self._database.fetch(_PENDING_DUE_AFTER, kind.value, due_before, *place, limit)
         return [PendingItem(PendingKind(row[0]), *row[1:]) for row in rows]
 
     async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:

@@ -14,6 +14,7 @@ from nightshift.contracts.model import Pending, PendingKind
 from nightshift.contracts.registry import decode, encode
 from nightshift.eventlog.errors import EventIdReused, Fault, Refused
 from nightshift.eventlog.port import NewEvent, RecordedEvent, Row
+from nightshift.eventlog.trace_context import CURRENT
 
 
 class Prepared(NamedTuple):
@@ -52,12 +53,14 @@ def prepare(
 ) -> tuple[Prepared, ...]:
     """Encode the events of an append and derive their ids. `uuid` makes a UUID object from 16 bytes.
 
+    An event without a trace of its own gets the trace that the caller runs in.
+
     Raises Refused when there are no events or data has no JSON form, and EventIdReused when two events have the same
     id.
     """
     if not events:
         raise Refused(f"stream {stream_id}: the append has no events")
-    subject = stream_id.partition("-")[2]
+    subject, trace = stream_id.partition("-")[2], CURRENT.get()
     prepared, ids = [], []
     try:
         for event in events:
@@ -75,7 +78,7 @@ def prepare(
                         event.correlation_id or subject,
                         cause,
                         event.actor or actor,
-                        event.traceparent,
+                        event.traceparent or trace,
                     )
                 )
             )

@@ -1,6 +1,9 @@
 """Reads settings from environment variables. An error names the variable and never shows its value."""
 
+import os
+import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Any, Self
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError
@@ -8,8 +11,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from nightshift.eventlog.errors import ConfigurationError
 from nightshift.eventlog.passwords import password_of
+from nightshift.eventlog.setting_names import KNOWN
 
 PREFIX = "NIGHTSHIFT_"
+
+#: Kubernetes sets such variables in every container for each Service whose name begins with `nightshift-`.
+_SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?$")
 
 
 class Environment(BaseSettings):
@@ -25,10 +32,29 @@ class Environment(BaseSettings):
     @classmethod
     def load(cls, **overrides: Any) -> Self:
         """Read the environment variables. Raises ConfigurationError, which names every missing or wrong variable."""
+        cls._refuse_unknown()
         try:
             return cls(**overrides)
         except ValidationError as error:
             raise _named(error, cls) from None
+
+    @classmethod
+    def _refuse_unknown(cls) -> None:
+        """Raises ConfigurationError for a variable of ours that nobody reads: a misspelled one would have no effect."""
+        known = KNOWN | {PREFIX + name.upper() for name in cls.model_fields}
+        given = {name for name, value in os.environ.items() if name.startswith(PREFIX) and value}
+        # A Service of Kubernetes gives its address as NIGHTSHIFT_…_PORT=tcp://….
+        links = {name for name in given if _SERVICE_LINK.search(name) or "://" in os.environ[name][:6]}
+        unknown = sorted(given - known - links)
+        if unknown:
+            near = {name: get_close_matches(name, known, n=1, cutoff=0.6) for name in unknown}
+            hints = [f"{match[0]} in place of {name}" for name, match in near.items() if match]
+            raise ConfigurationError(
+                f"there is no setting {', '.join(unknown)}",
+                hint=f"did you mean {'; '.join(hints)}?"
+                if hints
+                else "docs/reference/settings.md lists all settings",
+            )
 
     def secrets(self) -> Iterator[str]:
         """Yield every secret value and the password of every URL in one, so that logs can mask them."""
@@ -41,16 +67,21 @@ class Environment(BaseSettings):
 class PostgresSettings(Environment):
     """The address of the event log's database. It is treated as a secret, because it may contain a password."""
 
+    # The event log's database, such as postgresql://nightshift_relay:PASSWORD@HOST/nightshift?sslmode=verify-full.
     postgres_dsn: SecretStr = Field(examples=["postgresql://nightshift_relay@127.0.0.1:5432/nightshift"])
 
 
 class ObjectStoreSettings(Environment):
     """The object store of large fields, snapshots and large dead letters. Without an endpoint it is Amazon S3."""
 
+    # The bucket of large fields, snapshots and oversized dead letters. Optional for relay and budget.
     s3_bucket: str = Field(min_length=1, examples=["nightshift"])
+    # The address of an S3-compatible server. None: Amazon S3.
     s3_endpoint: str | None = None
+    # The bucket's region.
     s3_region: str = "us-east-1"
     s3_access_key: str | None = None  # None: boto3 searches its usual places for credentials
+    # Given together with the access key.
     s3_secret_key: SecretStr | None = None
 
 

@@ -1,1 +1,3 @@
-"""The Sandbox protocol and its drivers: E2B and local (bubblewrap)."""
+"""Sandboxes: the isolated machines in which agents' tools run, with drivers for E2B and for this machine
+(bubblewrap).
+"""

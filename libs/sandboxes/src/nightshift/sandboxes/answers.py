@@ -1,7 +1,7 @@
-"""Reads the answers of the agent in a sandbox, which hostile commands may have forged: types, ranges and sizes.
+"""Reads the answers of the agent in a sandbox and checks types, ranges and sizes.
 
-Whatever breaks a rule raises AgentBroken. So no other error reaches a service, and no answer needs more memory than the
-limits here.
+Hostile commands may have forged an answer. Whatever breaks a rule raises AgentBroken. So no other error reaches a
+service, and no answer needs more memory than the limits here allow.
 """
 
 import asyncio
@@ -13,16 +13,16 @@ from nightshift.sandboxes.agent.wire import LENGTH
 from nightshift.sandboxes.errors import AgentBroken, AnswerCut
 from nightshift.sandboxes.port import CallState, CallStatus, Entry, EntryKind, Match
 
-#: The most entries of a workspace that are listed, and the bytes of a whole listing.
+#: The most entries that a listing of a workspace may have, and the most bytes of a whole listing.
 MAX_ENTRIES: Final = 200_000
 _MAX_LISTING: Final = 128 * 1024**2
 _MAX_FRAME: Final = 16 * 1024**2
-#: Rows in one frame of a listing.
+#: The most rows in one frame of a listing.
 _ROWS: Final = 1_000
-#: Characters of a path, of a symlink's target, and of any other text.
+#: The most characters of a path or a symlink's target, and of any other text.
 _PATH: Final = 8_192
 _TEXT: Final = 16_384
-#: Brackets and commas in one JSON frame. Each stands for an object that is many times larger than its byte.
+#: The most brackets and commas in one frame of JSON. Each stands for a Python object many times larger than one byte.
 _BRACKETS: Final = 60_000
 _COMMAS: Final = 600_000
 _STATES: Final = get_args(CallState)
@@ -34,7 +34,7 @@ class ByteSource(Protocol):
 
 
 async def read_frame(source: ByteSource) -> bytes:
-    """Read one frame. Raises AnswerCut and AgentBroken."""
+    """Read one frame. Raises AnswerCut when the answer breaks off, and AgentBroken for a frame that is too large."""
     try:
         (size,) = LENGTH.unpack(await source.readexactly(LENGTH.size))
         if size > _MAX_FRAME:
@@ -56,7 +56,7 @@ async def chunks(source: ByteSource) -> AsyncIterator[bytes]:
 
 
 async def joined(source: ByteSource, most: int) -> bytes:
-    """The frames up to an empty one, joined: at most this many bytes."""
+    """Return the bytes of all frames up to an empty one. Raises AgentBroken for more than `most` bytes."""
     parts, size = [], 0
     async for chunk in chunks(source):
         size += len(chunk)
@@ -98,7 +98,10 @@ def decode_object(frame: bytes) -> dict[str, Any]:
 
 
 def text(value: Mapping[str, Any], name: str, most: int = _TEXT) -> str:
-    """The text in this field. It may be empty and may hold lone surrogates, which stand for bytes of a file name."""
+    """Return the text in this field.
+
+    The text may be empty. It may contain lone surrogates, which stand for the bytes of a file name that is not UTF-8.
+    """
     found = value.get(name)
     return found if isinstance(found, str) and len(found) <= most else broken(f"{name} is no short text")
 
@@ -108,7 +111,7 @@ def optional_text(value: Mapping[str, Any], name: str, most: int = _TEXT) -> str
 
 
 def number(value: Mapping[str, Any], name: str, default: int | None = None, *, least: int = 0) -> int:
-    """The integer in this field, of 64 bits. With a default, the field may be missing."""
+    """Return the integer in this field, which must fit into 64 bits. With a default, the field may be missing."""
     found = value.get(name, default)
     if not isinstance(found, int) or isinstance(found, bool) or not least <= found < 1 << 63:
         broken(f"{name} is no such number")
@@ -116,20 +119,20 @@ def number(value: Mapping[str, Any], name: str, default: int | None = None, *, l
 
 
 def flag(value: Mapping[str, Any], name: str) -> bool:
-    """The truth value in this field, False when it is missing."""
+    """Return the truth value in this field, or False when the field is missing."""
     found = value.get(name, False)
     return found if isinstance(found, bool) else broken(f"{name} is not true or false")
 
 
 def rows(value: Any, most: int) -> list[dict[str, Any]]:
-    """A list of at most this many objects."""
+    """Check that the value is a list of at most `most` objects, and return it."""
     if not isinstance(value, list) or len(value) > most or not all(isinstance(row, dict) for row in value):
         broken("not a short list of objects")
     return cast(list[dict[str, Any]], value)
 
 
 def texts(value: Mapping[str, Any], name: str, most: int) -> list[str]:
-    """The list of at most this many texts in this field."""
+    """Return the texts in this field, at most `most` of them."""
     found = value.get(name)
     if not isinstance(found, list) or len(found) > most:
         broken(f"{name} is not a short list")
@@ -137,7 +140,7 @@ def texts(value: Mapping[str, Any], name: str, most: int) -> list[str]:
 
 
 def numbers(value: Mapping[str, Any], name: str, most: int) -> list[int]:
-    """The list of at most this many integers in this field."""
+    """Return the integers in this field, at most `most` of them."""
     found = value.get(name)
     if not isinstance(found, list) or len(found) > most:
         broken(f"{name} is not a short list")

@@ -1,11 +1,11 @@
-"""Sources of bytes for a client of the agent, beside a socket."""
+"""Sources of bytes from which a client of the agent reads, besides a socket."""
 
 import asyncio
 from collections.abc import AsyncIterator
 
 
 def in_memory(data: bytes) -> asyncio.StreamReader:
-    """Return a source of bytes that are in memory."""
+    """Return a source that yields bytes from memory."""
     source = asyncio.StreamReader()
     source.feed_data(data)
     source.feed_eof()

@@ -1,6 +1,7 @@
-"""A sandbox behind a channel to the agent inside. All drivers share this code.
+"""The client of the agent inside a sandbox. All drivers share this code.
 
-It does not trust the agent's answers: it bounds frames, checks shapes, and uses no answer as a path outside.
+The client does not trust the agent's answers. It limits the size of frames and checks the shape of every answer. It
+never uses an answer as a path on the host.
 """
 
 import asyncio
@@ -33,32 +34,37 @@ from nightshift.sandboxes.port import (
     Imported,
 )
 from nightshift.sandboxes.stage_requests import StageRequests
+from nightshift.sandboxes.usage import GroupUsage, Usage
 
 _MAX_FILE: Final = 256 * 1024**2
-#: Characters of a note and of an error.
+#: The most characters of a note and of an error.
 _MAX_TEXT: Final = 16 * 1024**2
-#: Bytes of each output in the answer to `run`, and the numbers of rows and notes.
+#: The most bytes of each output in the answer to `run`, and the most notes and rows of a search.
 _MOST_INLINE: Final = 1024**2
 _NOTES: Final = 20
 _MULTILINE: Final = 20_000
 _MAX_REFUSED: Final = 2_000
 _GREP_S: Final = 20
+#: Seconds after the grace within which the agent ends all processes of a call.
+_STOP_S: Final = 20
 _IMPORTED: Final = ("path", "kind", "mode", "size", "mtime_ns", "target", "link")
-_HEADER: Final = 256  # about the bytes of an import's header
+_HEADER: Final = 256  # about the bytes of the header of one imported entry
 
 
 class Channel(Protocol):
-    """The connection of one driver to one sandbox, and the operations that each driver does in its own way."""
+    """A driver's connection to one sandbox, with the operations that each driver does in its own way."""
 
     def exchange(
         self, request: Mapping[str, Any], body: AsyncIterator[bytes] | None
     ) -> AbstractAsyncContextManager[ByteSource]:
-        """Send one request with a body of frames. Yields the answer. Raises SandboxGone and SandboxUnavailable."""
+        """Send one request, with a body of frames, and yield the answer. Raises SandboxGone and SandboxUnavailable."""
         ...
 
     async def open_port(self, port: int) -> str: ...
 
     async def take_traffic(self) -> Sequence[HostTraffic]: ...
+
+    async def group_usage(self) -> GroupUsage | None: ...
 
     async def pause(self) -> None: ...
 
@@ -68,12 +74,12 @@ class Channel(Protocol):
 
 
 class AgentSandbox(StageRequests):
-    """Implements Sandbox."""
+    """A sandbox whose agent answers the requests. Satisfies the protocol Sandbox."""
 
     def __init__(
         self, sandbox_id: str, driver: DriverName, channel: Channel, *, generation: str | None = None
     ) -> None:
-        """With a known `generation`, the agent refuses every request when it has another one."""
+        """With `generation`, the agent refuses every request when its journal records another generation."""
         self.id = sandbox_id
         self.driver: DriverName = driver
         self._channel = channel
@@ -115,16 +121,20 @@ class AgentSandbox(StageRequests):
             return answer
 
     async def hello(self, *, generation: str | None = None) -> str | None:
-        """Return the generation in the sandbox's journal, or None when the journal is missing.
+        """Return the generation that the sandbox's journal records, or None when there is no journal.
 
-        With `generation`, creates a missing journal first. Later requests are refused when the journal has another one.
+        With `generation`, the agent first creates a missing journal with this generation. From now on the agent refuses
+        requests when the journal records another generation than the returned one.
         """
         found = await self._tell({"op": "hello", "generation": generation})
         self._generation = answers.optional_text(found, "generation")
         return self._generation
 
     async def pause_all(self) -> None:
-        """Stop every process inside but the agent. Drivers use it whose provider cannot pause a sandbox."""
+        """Stop every process inside except the agent.
+
+        Used by drivers whose provider cannot pause a sandbox.
+        """
         await self._tell({"op": "pause"})
 
     async def resume_all(self) -> None:
@@ -136,11 +146,7 @@ class AgentSandbox(StageRequests):
     async def run_call(self, spec: CallSpec, *, wait_s: float) -> CallStatus:
         request = {"op": "run", "wait_s": wait_s, **asdict(spec)}
         async with self._ask(request, timeout_s=wait_s + 60) as (answer, source):
-            status = answers.status(answer)
-            if answers.flag(answer, "output"):
-                out = await answers.joined(source, _MOST_INLINE)
-                status = replace(status, output=(out, await answers.joined(source, _MOST_INLINE)))
-            return status
+            return await _with_output(answer, source)
 
     async def call_status(self, call_id: str) -> CallStatus:
         return await self.wait_call(call_id, wait_s=0)
@@ -155,13 +161,24 @@ class AgentSandbox(StageRequests):
         request = {"op": "output", "call_id": call_id, "stream": stream, "offset": 0, "limit": limit}
         return await self._read(request, limit)
 
+    async def new_output(self, call_id: str, *, reader: str) -> CallStatus:
+        request = {"op": "look", "call_id": call_id, "reader": reader}
+        async with self._ask(request) as (answer, source):
+            return await _with_output(answer, source)
+
     async def stop_call(self, call_id: str, *, grace_s: float = 2.0) -> CallStatus:
         request = {"op": "stop", "call_id": call_id, "grace_s": grace_s}
-        return answers.status(await self._tell(request))
+        return answers.status(await self._tell(request, timeout_s=grace_s + _STOP_S))
 
     async def note(self, call_id: str, text: str | None = None) -> str | None:
         noted = await self._tell({"op": "note", "call_id": call_id, "text": text})
         return answers.optional_text(noted, "text", _MAX_TEXT)
+
+    async def usage(self) -> Usage:
+        found = await self._tell({"op": "usage"})
+        names = ("free_bytes", "bytes", "free_files", "files", "tasks")
+        numbers = {name: answers.number(found, name) for name in names}
+        return Usage(**numbers, group=await self._channel.group_usage())
 
     async def read_file(
         self, path: str, *, offset: int = 0, limit: int = _MAX_FILE, anywhere: bool = False
@@ -220,6 +237,15 @@ class AgentSandbox(StageRequests):
         return Imported(answers.number(answer, "count"), {pair[0]: pair[-1] for pair in pairs if pair})
 
 
+async def _with_output(answer: Mapping[str, Any], source: ByteSource) -> CallStatus:
+    """Return the state in the answer, together with both outputs when the answer contains them."""
+    status = answers.status(answer)
+    if not answers.flag(answer, "output"):
+        return status
+    out = await answers.joined(source, _MOST_INLINE)
+    return replace(status, output=(out, await answers.joined(source, _MOST_INLINE)))
+
+
 async def _framed(content: bytes) -> AsyncIterator[bytes]:
     for start in range(0, len(content), CHUNK):
         yield frame(content[start : start + CHUNK])
@@ -227,7 +253,10 @@ async def _framed(content: bytes) -> AsyncIterator[bytes]:
 
 
 async def import_body(files: AsyncIterator[ExportedFile]) -> AsyncIterator[bytes]:
-    """Yields the frames of these files, many in one piece: a small file alone would cost a change of tasks."""
+    """Yield the frames that import these files.
+
+    Joins many frames into one piece of bytes, because a piece for each small file would cost a switch of tasks each.
+    """
     begun, ready, size = False, list[bytes](), 0
     async for file in files:
         entry = file.entry

@@ -35,22 +35,22 @@ FileProblem = Literal[
 
 
 class SandboxGone(Refused):
-    """The sandbox does not exist any more, or another one has its id."""
+    """The sandbox does not exist any more, or another sandbox has its id."""
 
 
 class CallRecordLost(SandboxGone):
-    """Commands have destroyed the sandbox's record of calls. A call without a result may have run in it.
+    """Commands have destroyed the sandbox's record of calls, so the sandbox must not be used any more.
 
-    The sandbox must not be used any more.
+    A call without a recorded result may have run in the sandbox.
     """
 
 
 class AgentBroken(CallRecordLost):
-    """The agent in the sandbox gave an answer that its protocol does not allow. Commands may have replaced it."""
+    """The agent gave an answer that its protocol does not allow. Commands may have replaced the agent."""
 
 
 class FileRefused(Refused):
-    """A file operation that cannot be done. The message is for the model."""
+    """A file operation cannot be done. The message is for the model."""
 
     def __init__(self, message: str, *, kind: FileProblem) -> None:
         super().__init__(message)
@@ -62,7 +62,7 @@ class PortRefused(Refused):
 
 
 class HostileTree(Refused):
-    """A manifest or a tree that breaks a rule or a limit. Nothing of it was used."""
+    """A manifest or a tree breaks a rule or a limit. Nothing of it was used."""
 
 
 class SandboxUnavailable(Transient):
@@ -78,8 +78,8 @@ class SandboxHung(SandboxUnavailable):
 
 
 class ProviderRefused(ConfigurationError):
-    """The provider refuses until a person changes what `hint` says."""
+    """The provider refuses requests until a person does what `hint` says."""
 
 
 class NoSandboxHere(ConfigurationError):
-    """This machine cannot run local sandboxes; the hint says what to change."""
+    """This machine cannot run local sandboxes. The hint says what to change."""

@@ -1,4 +1,4 @@
-"""The Sandbox protocol, as the gateway and the snapshotter use it. Every driver passes one conformance suite."""
+"""The Sandbox protocol, which the gateway and the snapshotter use. Every driver passes the same conformance tests."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,11 +6,12 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from nightshift.contracts.tools import WORKSPACE
+from nightshift.sandboxes.usage import Usage
 
-#: The home of the user inside, the parent of the workspace. Writable, not in snapshots.
+#: The user's home inside a sandbox, the parent of the workspace. Commands can write there; snapshots leave it out.
 HOME = "/home/user"
 
-#: The most bytes of a file that are exported or stored as one piece.
+#: The most bytes of a file that are exported or stored in one piece.
 PIECE = 8 * 1024**2
 
 CallState = Literal["unknown", "running", "finished", "died"]
@@ -20,10 +21,11 @@ DriverName = Literal["local", "e2b"]
 
 @dataclass(frozen=True, slots=True)
 class CallSpec:
-    """One command. A `call_id` runs once in the life of a sandbox, however often it is started.
+    """One command to run.
 
-    With `timeout_s` None the command runs until it ends or is stopped. `output_limit` is the number of bytes kept of
-    each stream: the beginning and a shorter end.
+    The command with one `call_id` runs once in the life of a sandbox, however often it is started. With `timeout_s`
+    None it runs until it ends or is stopped. `output_limit` is the number of bytes of each stream that are kept: its
+    beginning and a shorter part of its end.
     """
 
     call_id: str
@@ -38,39 +40,44 @@ class CallSpec:
 class CallStatus:
     """The state of a call.
 
-    `unknown`: it never began. `running`: it runs. `finished`: every field is set. `died`: it began, and its supervisor
-    was killed before it recorded the end. Such a call must not run again, and its exit code is not known.
+    - `unknown`: the call never began.
+    - `running`: the call runs.
+    - `finished`: the call has ended, and every field is set.
+    - `died`: the call began, and its supervisor was killed before it recorded the end. The exit code is not known, and
+      the call must not run again.
     """
 
     state: CallState
     exit_code: int | None = None  # 128 + signal when a signal ended it
     timed_out: bool = False
     stopped: bool = False
-    folder: str = ""  # in the sandbox; its files `out` and `err` hold output that is too long for an answer
-    output: tuple[bytes, bytes] | None = None  # stdout and stderr, when the answer to `run_call` holds them
+    folder: str = ""  # in the sandbox; its files `out` and `err` hold output too long for an answer
+    output: tuple[bytes, bytes] | None = None  # stdout and stderr, when the answer contains them
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One name in a tree, relative to its root, `/`-separated. `digest`: hex SHA-256 of a file's content."""
+    """A name in a tree. `path` is relative to the tree's root. `digest` is the SHA-256 of a file's content, in hex."""
 
     path: str
     kind: EntryKind
     mode: int = 0  # permission bits
     size: int = 0
-    mtime_ns: int | None = None  # of the content, since 1970; None: not known
+    mtime_ns: int | None = None  # when the content last changed, since 1970; None: not known
     digest: str | None = None
-    target: str | None = None  # of a symlink
-    link: str | None = None  # the path of a file that this one is a hard link of
+    target: str | None = None  # where a symlink leads
+    link: str | None = None  # for a hard link: the path of the first file with this content
     problem: str | None = None  # why the entry, or what is below it, cannot be exported
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The tree of the workspace at a checkpoint: all `entries`, or the changes from the snapshot with the mark `base`.
+    """The tree of the workspace at a checkpoint, kept in the sandbox until it is stored.
 
-    `gone`: paths that the base has and the stage has not. `late`: a tool call may have written between the checkpoint
-    and the stage. `torn`: paths that changed while they were read.
+    - `base`: None when `entries` is the whole tree. Else the mark of the snapshot from which `entries` are the changes.
+    - `gone`: the paths that the base has and this tree has not.
+    - `late`: a tool call may have written between the checkpoint and the reading of the tree.
+    - `torn`: the paths whose files changed while they were read.
     """
 
     base: int | None
@@ -82,7 +89,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class ExportedPart:
-    """A part of a file's content: the next `bytes` bytes of its block. `more`: the next part continues this file."""
+    """The next `bytes` bytes of a file, in a block. With `more`, the next part continues the file."""
 
     path: str
     bytes: int
@@ -92,7 +99,7 @@ class ExportedPart:
 
 @dataclass(frozen=True, slots=True)
 class ExportedBlock:
-    """Parts of files, in order, and their contents one after the other: about PIECE bytes."""
+    """Parts of files, and their contents one after the other. A block has about PIECE bytes."""
 
     parts: Sequence[ExportedPart]
     data: bytes
@@ -100,10 +107,10 @@ class ExportedBlock:
 
 @dataclass(frozen=True, slots=True)
 class ExportedFile:
-    """An entry that is imported. `content` is set for a file.
+    """An entry to import. `content` is set for a file.
 
-    A large file is a series of these: `more` says that the next one continues this file. With `keep`, an import sets
-    mode and time of an existing file and leaves its content.
+    A large file is imported as several of these: with `more`, the next one continues the same file. With `keep`, the
+    import sets mode and time of a file that exists and leaves its content as it is.
     """
 
     entry: Entry
@@ -114,7 +121,7 @@ class ExportedFile:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """The result of an import. `refused`: path and reason of entries that could not be created, at most 1,000."""
+    """The result of an import. `refused` maps at most 1,000 paths that could not be created to the reasons."""
 
     count: int
     refused: Mapping[str, str]
@@ -122,7 +129,7 @@ class Imported:
 
 @dataclass(frozen=True, slots=True)
 class FoundFiles:
-    """The newest files that match, the number of all that match, and what was not searched."""
+    """The newest of the files that match, the number of all files that match, and notes about what was not searched."""
 
     entries: Sequence[Entry]
     total: int
@@ -131,10 +138,13 @@ class FoundFiles:
 
 @dataclass(frozen=True, slots=True)
 class GrepQuery:
-    """A search. `globs` narrow the files; one that begins with `!` excludes. `offset` and `limit` count matches.
+    """A search for lines in files.
 
-    `mode` decides what a row is: a line, a file, or a file with the number of its matching lines. `before` and
-    `after` are lines of context. With `multiline` a match may span lines.
+    - `globs`: patterns of the files to search. A pattern that begins with `!` excludes files.
+    - `mode`: says what each row of the result is: a line, a file, or a file with its number of matching lines.
+    - `before`, `after`: how many lines of context to add around a match.
+    - `multiline`: a match may span several lines.
+    - `offset`, `limit`: how many matches to skip, and how many to return.
     """
 
     pattern: str
@@ -151,7 +161,7 @@ class GrepQuery:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A row of a search: a line that matches or is context of one, or a file with its number of matching lines."""
+    """A row of a search: a matching line, a line of context, or a file with its number of matching lines."""
 
     path: str
     line: int = 0
@@ -162,7 +172,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class FoundMatches:
-    """The rows, whether there are more, and what was not searched."""
+    """The rows of a search, whether there are more rows, and notes about what was not searched."""
 
     rows: Sequence[Match]
     more: bool
@@ -171,7 +181,10 @@ class FoundMatches:
 
 @dataclass(frozen=True, slots=True)
 class SecretUse:
-    """A secret that a build may use. Commands see `placeholder`; only the secret's hosts get its value instead."""
+    """A secret of a build.
+
+    Commands see only `placeholder`, which the proxy replaces in requests to the secret's hosts.
+    """
 
     account_id: str
     name: str
@@ -188,7 +201,7 @@ class NetworkRules:
 
 @dataclass(frozen=True, slots=True)
 class HostTraffic:
-    """Traffic with one host. `refused` counts refused attempts; `reason` is that of the last one."""
+    """Traffic with one host. `refused` counts the refused attempts, and `reason` is the reason of the last one."""
 
     host: str
     connections: int = 0
@@ -200,7 +213,7 @@ class HostTraffic:
 
 @dataclass(frozen=True, slots=True)
 class SandboxInfo:
-    """One listed sandbox. `metadata` holds owner and, unless it is a probe, build and generation."""
+    """A sandbox in a list. `metadata` names the owner and, unless it is a probe, the build and the generation."""
 
     sandbox_id: str
     state: Literal["running", "paused"]
@@ -209,10 +222,11 @@ class SandboxInfo:
 
 
 class Sandbox(Protocol):
-    """A running sandbox. Every method may raise SandboxGone and SandboxUnavailable; file methods also FileRefused.
+    """A running sandbox.
 
-    Paths are absolute or relative to the workspace. Refuses a path that leads out of the workspace, also
-    through symlinks that change meanwhile.
+    Every method may raise SandboxGone and SandboxUnavailable. The methods for files may also raise FileRefused. Paths
+    are absolute or relative to the workspace. A path that leads out of the workspace is refused, even when somebody
+    changes symlinks during the operation.
     """
 
     @property
@@ -222,78 +236,74 @@ class Sandbox(Protocol):
     def driver(self) -> DriverName: ...
 
     async def start_call(self, spec: CallSpec) -> CallStatus:
-        """Start the command unless this call began before. Returns the state now."""
-        ...
+        """Start the command, unless this call began before. Returns the call's state now."""
 
     async def run_call(self, spec: CallSpec, *, wait_s: float) -> CallStatus:
-        """Start the command unless this call began before, and wait until it has ended, for at most `wait_s` seconds.
+        """Start the command, unless this call began before, and wait at most `wait_s` seconds for its end.
 
-        Returns the state. For a call that has ended it holds the output, unless that is long.
+        Returns the call's state. The state of a call that has ended contains the output, unless the output is long.
         """
-        ...
 
     async def call_status(self, call_id: str) -> CallStatus: ...
 
     async def wait_call(self, call_id: str, *, wait_s: float) -> CallStatus:
-        """Wait until the call has ended, for at most `wait_s` seconds. Returns its state."""
-        ...
+        """Wait at most `wait_s` seconds for the end of the call. Returns its state."""
 
     async def read_output(
         self, call_id: str, stream: Literal["out", "err"], *, limit: int = 1 << 20
     ) -> bytes: ...
 
-    async def stop_call(self, call_id: str, *, grace_s: float = 2.0) -> CallStatus:
-        """End the command and everything it started: by SIGTERM, and by SIGKILL after `grace_s` seconds.
+    async def new_output(self, call_id: str, *, reader: str) -> CallStatus:
+        """Return the state of a call, with the output that the call wrote since the last look of another reader.
 
-        Returns the state afterwards.
+        `reader` is the id of the call that looks. When a reader looks again, the output begins at the same place.
         """
-        ...
+
+    async def stop_call(self, call_id: str, *, grace_s: float = 2.0) -> CallStatus:
+        """End the command and every process that it started. Returns the state afterwards.
+
+        Sends SIGTERM, and SIGKILL after `grace_s` seconds.
+        """
 
     async def note(self, call_id: str, text: str | None = None) -> str | None:
-        """Keep `text` for the call unless a text is kept already. Returns the kept text, or None.
+        """Keep `text` for the call, unless a text is kept for it already. Returns the kept text, or None.
 
-        A call that runs no command notes its intent, so that the next gateway knows it after a crash.
+        A call that runs no command notes its intent. So the next gateway knows the intent after a crash.
         """
-        ...
 
     async def read_file(
         self, path: str, *, offset: int = 0, limit: int = ..., anywhere: bool = False
     ) -> bytes:
-        """Read a regular file. With `anywhere`, also one outside the workspace that commands may read."""
-        ...
+        """Read a regular file. With `anywhere`, the file may be outside the workspace, when commands may read it."""
 
     async def write_file(
         self, path: str, content: bytes, *, mode: int | None = None, once: str | None = None
     ) -> None:
-        """Replace the file atomically; make missing directories. With `mode` None the mode stays, or is 0644.
+        """Replace the file atomically, and create missing directories.
 
-        `once` is the id of the call that writes. A second write of the same call does nothing, so a gateway that was
-        paused cannot overwrite later changes.
+        With `mode` None an existing file keeps its mode, and a new one gets 0644. `once` is the id of the call that
+        writes. Its second write does nothing, so a gateway that was paused cannot overwrite later changes.
         """
-        ...
 
     async def stat(self, path: str) -> Entry | None: ...
 
     async def remove(self, path: str) -> None:
-        """Remove a file, a symlink or a directory with its content. Does nothing when it does not exist."""
-        ...
+        """Remove a file, a symlink, or a directory with its content. Does nothing when the path does not exist."""
 
     async def list_tree(self, *, exclude: Sequence[str] = (), fresh: bool = False) -> list[Entry]:
-        """All entries of the workspace, sorted by path. Does not follow symlinks.
+        """Return all entries of the workspace, sorted by path. Does not follow symlinks.
 
-        `exclude` has patterns in the manner of .gitignore: the last one that matches decides, `!` in front keeps, and
-        `/` at the end matches directories alone. An entry whose `problem` is set cannot be exported; nor can what is
-        below it. Unless `fresh`, a file whose stat is as before is not read again.
+        `exclude` is a list of patterns like those of .gitignore: the last pattern that matches a path decides, and a
+        pattern with `!` in front keeps the path. A pattern with `/` at its end matches directories only. An entry whose
+        `problem` is set cannot be exported, nor can anything below it. Unless `fresh`, a file whose stat has not
+        changed is not read again.
         """
-        ...
 
     async def glob(self, pattern: str, *, path: str = ".", limit: int) -> FoundFiles:
-        """Find files by the rules of .gitignore's patterns. Raises FileRefused for a search that takes too long."""
-        ...
+        """Find files by a pattern like those of .gitignore. Raises FileRefused for a search that takes too long."""
 
     async def grep(self, query: GrepQuery) -> FoundMatches:
-        """Find lines in text files. Raises FileRefused for a slow or wrong pattern."""
-        ...
+        """Find lines in text files. Raises FileRefused for a pattern that is invalid or too slow."""
 
     async def stage(
         self,
@@ -304,55 +314,49 @@ class Sandbox(Protocol):
         again: bool = False,
         exclude: Sequence[str] = (),
     ) -> Stage:
-        """Return the tree of the checkpoint `mark`, the version of an event of the build.
+        """Return the tree of the checkpoint `mark`, which is the version of an event of the build.
 
-        A stage is made once, or anew with `again`. `base` is the mark of the snapshot whose tree the caller has. With
-        `fresh` every file is read again, and the tree is read until it stands still. `exclude` as for `list_tree`.
+        The tree is read at the first call, and read once more with `again`. `base` is the mark of the snapshot whose
+        tree the caller has. With `fresh`, every file is read again, and the reading is repeated until the tree stands
+        still. `exclude` is as for `list_tree`.
         """
-        ...
 
     async def hold(self, mark: int, *, exclude: Sequence[str] = ()) -> None:
-        """Keep the tree of the checkpoint `mark` from a call that is about to write, for at most about a second."""
-        ...
+        """Keep the tree of the checkpoint `mark` from a call that is about to write. Takes at most about a second."""
 
     async def held(self) -> Sequence[int]:
         """Return the marks of the stages that are not stored yet, in order."""
-        ...
 
     async def stored(self, mark: int) -> None:
-        """Tell the sandbox that stage `mark` is stored. The sandbox forgets it and every earlier stage."""
-        ...
+        """Tell the sandbox that the stage `mark` is stored. The sandbox forgets that stage and every earlier one."""
 
     def export_files(self, mark: int, paths: Sequence[str]) -> AsyncIterator[ExportedBlock]:
-        """Yields the contents of these files of a stage, in order.
+        """Yield the contents of these files of a stage, in order.
 
-        A file that was not held is read as it is now, so the caller compares its digest.
+        The sandbox reads a file that was not held as it is now. So the caller must compare the file's digest.
         """
-        ...
 
     async def import_files(self, files: AsyncIterator[ExportedFile]) -> Imported:
         """Create these entries in the workspace, with their modes and times. Never follows a symlink.
 
-        An entry that cannot be created does not stop the others.
+        When an entry cannot be created, the others still are.
         """
-        ...
 
     async def open_port(self, port: int) -> str:
-        """Return the address of the port from outside. It stays the same while the sandbox lives.
+        """Return the address under which the port is reached from outside.
 
-        May raise PortRefused when nothing listens on the port yet.
+        The address stays the same while the sandbox lives. May raise PortRefused when nothing listens on the port yet.
         """
-        ...
+
+    async def usage(self) -> Usage: ...
 
     async def take_traffic(self) -> Sequence[HostTraffic]:
-        """Return the traffic by host since the previous call. Returns none when the driver cannot measure traffic."""
-        ...
+        """Return the traffic by host since the previous call, or nothing when the driver cannot measure traffic."""
 
     async def pause(self) -> None: ...
 
     async def kill(self) -> None:
-        """End the sandbox with all its data. Does nothing when it has ended."""
-        ...
+        """End the sandbox and delete all its data. Does nothing when the sandbox has ended."""
 
     async def alive(self) -> bool: ...
 
@@ -371,30 +375,25 @@ class SandboxDriver(Protocol):
         metadata: Mapping[str, str] | None = None,
         network: NetworkRules | None = None,
     ) -> Sandbox:
-        """Create the sandbox of this generation. Returns the existing one when it was created before.
+        """Create the sandbox of this generation, or return the existing one when it was created before.
 
-        Without `network` its commands reach nothing outside.
+        Without `network` the sandbox's commands reach nothing outside.
         """
-        ...
 
     async def connect(self, sandbox_id: str, *, network: NetworkRules | None = None) -> Sandbox:
-        """Return the sandbox, resumed when it was paused. Raises SandboxGone when it has ended.
+        """Return the sandbox, and resume it when it was paused. Raises SandboxGone when it has ended.
 
-        `network` holds from now on for a sandbox that was created with a network. None leaves the rules as they are.
+        `network` replaces the rules of a sandbox that was created with a network. None leaves its rules as they are.
         """
-        ...
 
     async def visited_at(self, sandbox_id: str) -> datetime | None:
-        """Return the time of the last visit to a preview of the sandbox. None without one, or when nobody counts."""
-        ...
+        """Return when a preview was last visited. None without a visit, or when the driver does not count visits."""
 
     async def list(self) -> list[SandboxInfo]:
-        """Return all sandboxes of this owner, running or paused, as the provider reports them.
+        """Return all sandboxes of this owner that the provider reports, running or paused.
 
-        Includes probes, and sandboxes whose creator died before they were ready.
+        The list includes probes, and sandboxes whose creator died before they were ready.
         """
-        ...
 
     async def kill(self, sandbox_id: str) -> None:
-        """End a sandbox by its id. Does nothing when it has ended."""
-        ...
+        """End the sandbox with this id. Does nothing when it has ended."""

@@ -1,4 +1,4 @@
-"""The settings of sandboxes and snapshots, and the choice of the driver. Shared by all services that use sandboxes."""
+"""The settings of sandboxes and snapshots, and the choice of the driver. All services that use sandboxes share them."""
 
 import os
 from pathlib import Path
@@ -16,18 +16,28 @@ from nightshift.servicekit.settings import ProcessSettings
 
 
 class SandboxSettings(ObjectStoreSettings, ProcessSettings):
-    """Read from `NIGHTSHIFT_SANDBOX_…` and E2B's own variables."""
+    """The settings from `NIGHTSHIFT_SANDBOX_…` and from E2B's own environment variables."""
 
-    sandbox_driver: DriverName | None = None  # none: e2b when E2B_API_KEY is set
-    sandbox_dir: Path | None = None  # of local sandboxes; none: `sandboxes` in the home
-    sandbox_owner: str = Field("nightshift", min_length=1, max_length=64)  # tags what is this installation's
+    sandbox_driver: DriverName | None = None  # none: e2b when E2B_API_KEY is set, else local
+    sandbox_dir: Path | None = None  # the folder of local sandboxes; none: `sandboxes` in NIGHTSHIFT_HOME
+    sandbox_owner: str = Field(
+        "nightshift", min_length=1, max_length=64
+    )  # marks this installation's sandboxes
+    # The most processes in a local sandbox.
     sandbox_processes: int = Field(512, ge=16)
+    # The memory of a local sandbox.
     sandbox_memory_bytes: int = Field(4 * 1024**3, ge=64 * 1024**2)
+    sandbox_disk_bytes: int = Field(10 * 1024**3, ge=64 * 1024**2)  # the home of a local sandbox
+    sandbox_files: int = Field(1_000_000, ge=10_000)  # the most files and directories in it
+    # Folders that local sandboxes see read-only, such as a compiler.
     sandbox_toolchains: tuple[Path, ...] = ()
+    # The key of E2B.
     e2b_api_key: SecretStr | None = Field(None, validation_alias=AliasChoices("E2B_API_KEY", "e2b_api_key"))
+    # The template of E2B's sandboxes. None: E2B's own.
     e2b_template: str | None = Field(None, validation_alias=AliasChoices("E2B_TEMPLATE", "e2b_template"))
-    e2b_internet: bool = False  # whether sandboxes at the provider may reach the net
-    e2b_lifetime_s: int = Field(3600, ge=60, le=86_400)  # at the provider, extended while in use
+    e2b_internet: bool = False  # whether sandboxes at E2B may reach the internet
+    # The lifetime of a sandbox at E2B. It is extended while the sandbox is in use.
+    e2b_lifetime_s: int = Field(3600, ge=60, le=86_400)
 
     @property
     def driver_name(self) -> DriverName:
@@ -37,36 +47,46 @@ class SandboxSettings(ObjectStoreSettings, ProcessSettings):
         return LocalSettings(
             state_dir=(self.sandbox_dir or self.home / "sandboxes").absolute(),
             owner=self.sandbox_owner,
-            limits=SandboxLimits(processes=self.sandbox_processes, memory_bytes=self.sandbox_memory_bytes),
+            limits=SandboxLimits(
+                processes=self.sandbox_processes,
+                memory_bytes=self.sandbox_memory_bytes,
+                disk_bytes=self.sandbox_disk_bytes,
+                files=self.sandbox_files,
+            ),
             toolchains=self.sandbox_toolchains,
         )
 
 
 class SnapshotSettings(SandboxSettings):
-    """For services that save or restore. `snapshot_key` must be the same in all of them.
+    """The settings of services that save or restore snapshots. `snapshot_key` must be the same in all of them.
 
-    The digests of every project depend on this key. With another key the services find no earlier snapshot. A person
-    who knows the key can test whether a project has a certain file.
+    The digests of every project depend on this key. With another key the services do not find the earlier snapshots. A
+    person who knows the key can test whether a project has a certain file.
     """
 
+    # The digests of stored files depend on it. The same in gateway and snapshotter, for the life of the installation.
     snapshot_key: SecretStr = Field(min_length=32, examples=["$(openssl rand -hex 32)"])
 
     def project_key(self, project_id: str) -> ProjectKey:
         return ProjectKey.derive(self.snapshot_key.get_secret_value().encode(), project_id)
 
 
-async def make_driver(settings: SandboxSettings, egress: EgressProcess | None = None) -> SandboxDriver:
-    """Create the driver, after a probe sandbox for the local one. Raises ConfigurationError when it cannot work.
+async def make_driver(
+    settings: SandboxSettings, egress: EgressProcess | None = None, *, creates: bool = True
+) -> SandboxDriver:
+    """Create the driver. Raises ConfigurationError when it cannot work.
 
-    Without `egress` local sandboxes have no network.
+    Without `egress` local sandboxes have no network. With `creates` the local driver starts a probe sandbox first; a
+    service that only connects to sandboxes needs no right to start one.
     """
     if settings.driver_name == "local":
         driver = LocalDriver(settings.local(), egress)
-        await driver.probe()
+        if creates:
+            await driver.probe()
         return driver
     if settings.e2b_api_key is None:
         raise ConfigurationError("E2B_API_KEY is not set", hint="set it, or NIGHTSHIFT_SANDBOX_DRIVER=local")
-    # The SDK takes half a second to import: only where it is used.
+    # Imported only where it is used, because the import of the SDK takes half a second.
     from nightshift.sandboxes.adapters.e2b import E2BDriver, E2BOptions  # noqa: PLC0415
 
     return E2BDriver(

@@ -1,4 +1,4 @@
-"""The requests about stages that the agent inside a sandbox answers."""
+"""The requests to the agent inside a sandbox that are about stages."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -9,11 +9,12 @@ from nightshift.sandboxes import answers
 from nightshift.sandboxes.answers import MAX_ENTRIES, ByteSource
 from nightshift.sandboxes.port import PIECE, Entry, ExportedBlock, ExportedPart, Stage
 
-#: Bytes of files that one answer holds: at E2B it is a file on the sandbox's disk.
+#: The most bytes of files in one answer. At E2B an answer is a file on the sandbox's disk.
 _EXPORT: Final = 8 * PIECE
-#: Seconds that a call may wait for the files of its checkpoint to be copied. Hard links guard the rest.
+#: Seconds that a call may wait until the files of its checkpoint are copied. The files not yet copied are kept as hard
+#: links.
 _HOLD_S: Final = 2.0
-#: Stages that may wait for the snapshotter, and the bytes of a block.
+#: The most stages that may wait for the snapshotter, and the most bytes of a block.
 _MARKS: Final = 1_000
 _BLOCK: Final = 2 * PIECE
 
@@ -25,7 +26,7 @@ class StageRequests(ABC):
     def _ask(
         self, request: Mapping[str, Any], *, timeout_s: float = 60
     ) -> AbstractAsyncContextManager[tuple[dict[str, Any], ByteSource]]:
-        """Send one request to the agent. Yields the header of its answer, and the source of what follows it."""
+        """Send one request to the agent. Yields the header of the answer, and the source of the bytes after it."""
 
     async def stage(
         self,

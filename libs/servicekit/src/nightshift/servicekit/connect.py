@@ -4,7 +4,7 @@ The service closes them in reverse order when it stops. /readyz reports the data
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from nightshift.bus.kafka.consumers import KafkaConsumers
@@ -13,10 +13,16 @@ from nightshift.bus.port import Subscription
 from nightshift.bus.request_guard import guarded
 from nightshift.eventlog.database import Database, PgConfig
 from nightshift.eventlog.leases.postgres import PostgresLeases
+from nightshift.eventlog.objects.absent import NoObjectStore
+from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.objects.s3 import S3ObjectStore
 from nightshift.eventlog.postgres import PostgresEventLog, log_database
+from nightshift.eventlog.preconditions import check_bucket, check_database
+from nightshift.servicekit.consumer_spans import traced
+from nightshift.servicekit.event_metrics import EventMetrics
+from nightshift.servicekit.membership import GroupMembership
 from nightshift.servicekit.service import Service
-from nightshift.servicekit.settings import Settings
+from nightshift.servicekit.settings import Settings, without_store
 
 S = TypeVar("S", bound=Settings)
 
@@ -39,18 +45,31 @@ def open_database(
     return database
 
 
-async def connect(running: Service[S]) -> "Connections":
-    """Open the database, the event log, the object store and the producer. Returns when PostgreSQL answers.
+async def open_objects(running: Service[S]) -> ObjectStore:
+    """Return the object store, or one that raises at every call when the settings name none.
 
-    Raises Unavailable when PostgreSQL does not answer in time, and ConfigurationError when a setting is wrong.
+    Raises ConfigurationError when the bucket does not exist or may not be read.
+    """
+    if without_store(running.settings):
+        return NoObjectStore()
+    objects = await running.enter(S3ObjectStore(running.settings))
+    await check_bucket(objects)
+    return objects
+
+
+async def connect(running: Service[S], *, role: str | None = None) -> "Connections":
+    """Open the database, the event log, the object store and the producer, and check that all is prepared.
+
+    The login of the database must be able to act as `role`. Raises Unavailable when PostgreSQL does not answer in time,
+    and ConfigurationError when a setting is wrong, or when role, migrations or bucket are missing.
     """
     settings = running.settings
     database = open_database(running)
-    await database.wait_ready()
+    await check_database(database, role)
     running.ready_when("database", database.answers)
-    log = PostgresEventLog(database, actor=actor_of(running))
+    log = PostgresEventLog(database, actor=actor_of(running), observe=EventMetrics())
     running.on_stop(log.close)
-    objects = await running.enter(S3ObjectStore(settings))
+    objects = await open_objects(running)
     producer = await running.enter(KafkaProducer(settings, client_id=running.name))
     return Connections(database, log, objects, producer, running)
 
@@ -66,19 +85,25 @@ class Connections:
 
     database: Database
     log: PostgresEventLog
-    objects: S3ObjectStore
+    objects: ObjectStore
     producer: KafkaProducer
     _running: Service[Any]
+    membership: GroupMembership = field(default_factory=GroupMembership)
 
     async def leases(self) -> PostgresLeases:
-        """Return the leases. First releases those of a dead process that had the same instance name."""
+        """Return an object that acquires leases.
+
+        First releases the leases of a dead process with the same instance name.
+        """
         leases, settings = PostgresLeases(self.database), self._running.settings
         if settings.instance is not None:
             await leases.release_all(settings.lease_owner)
         return leases
 
     async def consume(self, subscriptions: Sequence[Subscription]) -> None:
-        """Start the consumers. /readyz reports readiness once all of them have their partitions.
+        """Start the consumers and wait until each has joined its group: until the sessions of dead members have ended.
+
+        /readyz reports readiness once all of them have their partitions.
 
         The process exits with code 1 when a consumer makes no progress. Raises ConfigurationError when the broker
         refuses the credentials.
@@ -87,14 +112,16 @@ class Connections:
         consumers = await running.enter(
             KafkaConsumers(
                 running.settings,
-                [guarded(one, self.log) for one in subscriptions],
+                traced([guarded(one, self.log) for one in subscriptions]),
                 producer=self.producer,
                 objects=self.objects,
                 dependencies=self.database.answers,
                 database=self.database,
+                on_assigned=self.membership.note_assignment,
                 client_id=running.name,
             )
         )
+        self.membership.joined = True
         running.brokers.append(consumers.broker)
         running.ready_when("consumers", lambda: consumers.assigned)
         running.fail_when(consumers.failed, "a consumer makes no progress")

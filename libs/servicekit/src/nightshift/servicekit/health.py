@@ -1,4 +1,4 @@
-"""Serves probes over HTTP: /livez (the event loop runs), /readyz (all checks pass) and /metrics (Prometheus).
+"""Serves probes over HTTP (/startupz: started, /livez: its loop runs, /readyz: all checks pass) and /metrics.
 
 It is written on asyncio, because importing a web server would add 0.1 s to the start of each service.
 """
@@ -14,6 +14,7 @@ import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from nightshift.eventlog.errors import ConfigurationError
+from nightshift.servicekit import metrics
 
 #: Returns whether a part of the service is ready. A check that raises or takes longer than 2 s counts as False.
 ReadyCheck = Callable[[], bool | Awaitable[bool]]
@@ -21,6 +22,8 @@ ReadyCheck = Callable[[], bool | Awaitable[bool]]
 _log = structlog.get_logger(__name__)
 
 _BEAT_S = 1.0
+#: A timer of the event loop that fires later than this counts as a stall.
+_STALL_S = 0.1
 _DEAD_AFTER_S = 30.0
 _CHECK_S = 2.0
 _REQUEST_S = 5.0
@@ -88,6 +91,10 @@ class Health:
         while True:
             self._beaten = self._clock()
             await asyncio.sleep(_BEAT_S)
+            late = max(self._clock() - self._beaten - _BEAT_S, 0.0)
+            metrics.LOOP_LAG.observe(late)
+            if late > _STALL_S:
+                metrics.LOOP_STALLS.inc()
 
     async def _ask(self, check: ReadyCheck) -> bool:
         try:
@@ -117,6 +124,8 @@ class Health:
             return "200 OK", CONTENT_TYPE_LATEST, generate_latest()
         if path == b"/livez":
             results = {"alive": self.alive()}
+        elif path == b"/startupz":
+            results = {"started": self.started}
         elif path == b"/readyz":
             results = await self.ready()
         else:

@@ -10,6 +10,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from nightshift.eventlog.passwords import MASK, hide_passwords
+from nightshift.eventlog.trace_context import CURRENT
 
 # The value of a field with one of these names is always masked.
 _SECRET_NAMES = re.compile(
@@ -82,6 +83,7 @@ def configure(
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         bind_constant,
+        _add_trace,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -110,6 +112,13 @@ def configure(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+def _add_trace(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    """Add the ids of the trace that the caller runs in."""
+    if (trace := CURRENT.get()) is not None:
+        _version, event["trace_id"], event["span_id"], _flags = trace.split("-", 3)
+    return event
 
 
 def _console_line(_logger: WrappedLogger, _name: str, event: MutableMapping[str, Any]) -> str:

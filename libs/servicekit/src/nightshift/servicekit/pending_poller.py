@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 
 import structlog
@@ -11,11 +12,14 @@ from nightshift.contracts.model import PendingKind
 from nightshift.eventlog.backoff import Backoff, RetryDelay
 from nightshift.eventlog.errors import Transient
 from nightshift.eventlog.port import EventLog, PendingItem
+from nightshift.servicekit.membership import GroupMembership
 from nightshift.servicekit.worker_pool import WorkerPool
 
 _log = structlog.get_logger(__name__)
 
 _BACKOFF = Backoff(first_s=1.0, cap_s=10.0)
+#: Seconds between two reads while the process has no place in its consumer groups, so that no message arrives.
+_UNTIL_JOINED_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,8 @@ class PendingPoller:
 
     - `take`: called with each row. It starts the work, for example in a worker pool, and does not wait for its end.
     - `gate`: while this pool is full, no further row is passed to `take`.
+    - `membership`: the rows are also read every second until the consumer groups are joined, and whenever their
+      partitions move.
     - `backoff`: the delays between attempts while the log does not answer.
     """
 
@@ -32,6 +38,7 @@ class PendingPoller:
     take: Callable[[PendingItem], Awaitable[None]]
     _: KW_ONLY
     gate: WorkerPool | None = None
+    membership: GroupMembership | None = None
     every_s: float = 60.0
     backoff: Backoff = _BACKOFF
     page: int = 500
@@ -39,15 +46,20 @@ class PendingPoller:
     async def run(self) -> None:
         """Poll until the task is cancelled."""
         retry = RetryDelay(self.backoff, random.random)
+        changed = asyncio.Event() if self.membership is None else self.membership.watch()
         while True:
-            pause = self.every_s
+            joined = self.membership is None or self.membership.joined
+            pause = self.every_s if joined else min(self.every_s, _UNTIL_JOINED_S)
+            changed.clear()
             try:
                 await self.look()
                 retry.reset()
             except Transient as error:
                 _log.warning("pending.read_failed", kind=self.kind.value, error=str(error))
                 pause = min(pause, retry.after_failure())
-            await asyncio.sleep(pause)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await changed.wait()
 
     async def look(self) -> int:
         """Pass every pending row to `take` once, and wait while `gate` is full. Returns the number of rows."""

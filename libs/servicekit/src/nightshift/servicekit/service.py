@@ -1,7 +1,8 @@
 """Runs a service process: logs, signals, probes, and an orderly start and stop.
 
-When the service stops, it closes what `start` opened, in reverse order and within a time limit. It also stops when a
-task from `spawn` ends. Exit codes: 0 after SIGTERM or SIGINT, 1 after a failure, 4 when a setting is missing or wrong.
+When the service stops, it closes what `start` opened, in reverse order and within a time limit. Work in flight may
+finish until `cut_short` is set: shortly before the limit, or at a second signal. The service also stops when a task
+from `spawn` ends. Exit codes: 0 after SIGTERM or SIGINT, 1 after a failure, 4 when a setting is missing or wrong.
 """
 
 import asyncio
@@ -10,13 +11,15 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
+from importlib.metadata import version
 from typing import Any, Generic, NoReturn, TypeVar
 
 import structlog
 import uvloop
 
 from nightshift.eventlog.errors import ConfigurationError, NightshiftError
-from nightshift.servicekit import logs
+from nightshift.servicekit import logs, metrics, otlp, tracing
 from nightshift.servicekit.health import Health, ReadyCheck
 from nightshift.servicekit.settings import ProcessSettings
 
@@ -25,6 +28,9 @@ T = TypeVar("T")
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 4
+
+#: Seconds of the time limit of a stop that remain for what follows the work in flight: last appends, leases, clients.
+_CLOSING_S = 4.0
 
 _log = structlog.get_logger(__name__)
 
@@ -36,14 +42,16 @@ class Service(Generic[S]):
         self.name = name
         self.settings = settings
         self.stopping = asyncio.Event()
+        self.cut_short = asyncio.Event()  # set when work that is still in flight must end now
         self.health = Health(settings.health_host, settings.health_port)
         self._stack = AsyncExitStack()
         self._failure: BaseException | None = None
         self.brokers: list[Any] = []  # FastStream's broker objects, which `application` registers
 
     async def enter(self, part: AbstractAsyncContextManager[T]) -> T:
-        """Enter an async context and return its value. When the service stops, it leaves all contexts in reverse
-        order.
+        """Enter an async context and return its value.
+
+        When the service stops, it leaves all contexts in reverse order.
         """
         return await self._stack.enter_async_context(part)
 
@@ -56,8 +64,9 @@ class Service(Generic[S]):
         self.health.ready_when(name, check)
 
     def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
-        """Run `work` in a task until the service stops. If the task ends earlier, the service stops with exit code
-        1.
+        """Run `work` in a task until the service stops.
+
+        If the task ends earlier, the service stops with exit code 1.
         """
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(self._ended)
@@ -102,6 +111,8 @@ class Service(Generic[S]):
 
         Raises what `start` raises.
         """
+        metrics.INFO.labels(self.name, version("nightshift-servicekit")).set(1)
+        self._export_spans()
         await self.enter(self.health)
         starting = asyncio.ensure_future(start(self))
         stop_requested = asyncio.create_task(self.stopping.wait(), name="stop requested")
@@ -128,21 +139,35 @@ class Service(Generic[S]):
         """
         self.stopping.set()
         self.health.stopping = True
+        limit = self.settings.stop_timeout_s
+        cut = asyncio.get_running_loop().call_later(max(limit - _CLOSING_S, limit / 2), self.cut_short.set)
         try:
-            async with asyncio.timeout(self.settings.stop_timeout_s):
+            async with asyncio.timeout(limit):
                 await self._stack.aclose()
         except TimeoutError:
-            _log.error("service.stop_timed_out", seconds=self.settings.stop_timeout_s)
+            _log.error("service.stop_timed_out", seconds=limit)
             self._failure = self._failure or TimeoutError("stop")
         except Exception as error:  # noqa: BLE001 - the boundary of the process
             _log.error("service.stop_failed", exc_info=error)
             self._failure = self._failure or error
+        finally:
+            cut.cancel()
         _log.info("service.stopped", service=self.name, failed=self._failure is not None)
+
+    def _export_spans(self) -> None:
+        """Export the spans of this process when the OTEL_* variables ask for it. Raises ConfigurationError."""
+        exporter = otlp.from_environment(self.name, self.settings.replica_id)
+        tracing.install(exporter)
+        if exporter is not None:
+            self.on_stop(partial(asyncio.to_thread, exporter.close))
 
     def _signalled(self, number: signal.Signals) -> None:
         if not self.stopping.is_set():
             _log.info("service.stop_requested", service=self.name, signal=number.name)
             self.stopping.set()
+        elif not self.cut_short.is_set():
+            _log.info("service.stop_cut_short", service=self.name, signal=number.name)
+            self.cut_short.set()
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         if task.cancelled() or self.stopping.is_set():

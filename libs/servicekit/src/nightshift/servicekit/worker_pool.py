@@ -6,12 +6,13 @@ Consumers wait while the pool is full. Work that is lost in a crash still has it
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Self
+from typing import Any, Self
 
 import structlog
 from prometheus_client import Gauge
 
 from nightshift.eventlog.errors import NightshiftError
+from nightshift.eventlog.trace_context import CURRENT
 
 Work = Callable[[], Awaitable[None]]
 
@@ -31,7 +32,7 @@ class WorkerPool:
     `share_of` returns what a key is counted under, such as its account. One share runs in at most three quarters of the
     slots, and a free slot goes to the share that runs fewest. When it returns None, the key is a share of its own.
 
-    Leaving the context waits `drain_s` seconds for running work, then cancels it.
+    Leaving the context waits `drain_s` seconds for running work, at most until `cut_short` is set, then cancels it.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class WorkerPool:
         *,
         limit: int,
         drain_s: float = 10.0,
+        cut_short: asyncio.Event | None = None,
         share_of: Callable[[str], str | None] = lambda key: None,
     ) -> None:
         self._name = name
@@ -47,6 +49,7 @@ class WorkerPool:
         self._most_of_share = max(1, limit - max(1, limit // 4))
         self._limit = limit
         self._drain_s = drain_s
+        self._cut_short = cut_short or asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._waiting: OrderedDict[str, Work] = OrderedDict()
         self._has_room = asyncio.Event()
@@ -93,7 +96,11 @@ class WorkerPool:
         self._waiting.clear()
         running = list(self._running.values())
         if running:
-            _done, late = await asyncio.wait(running, timeout=self._drain_s)
+            cut = asyncio.create_task(self._cut_short.wait(), name=f"{self._name} cut short")
+            ends: set[asyncio.Future[Any]] = {asyncio.gather(*running, return_exceptions=True), cut}
+            await asyncio.wait(ends, timeout=self._drain_s, return_when=asyncio.FIRST_COMPLETED)
+            cut.cancel()
+            late = [task for task in running if not task.done()]
             for task in late:
                 task.cancel()
             if late:
@@ -116,8 +123,9 @@ class WorkerPool:
             self._has_room.clear()
 
     def _next(self) -> str | None:
-        """Return the key to start next: the oldest one of the share that runs fewest. Returns None when none may
-        start.
+        """Return the key to start next: the oldest one of the share that runs fewest.
+
+        Returns None when none may start.
         """
         running = Counter(self._share(key) for key in self._running)
         ready = [key for key in self._waiting if key not in self._running]
@@ -129,6 +137,7 @@ class WorkerPool:
         return ("key", key) if share is None else ("share", share)
 
     async def _run(self, key: str, work: Work) -> None:
+        CURRENT.set(None)  # the task began in the context of other work
         try:
             with structlog.contextvars.bound_contextvars(work=key):
                 try:

@@ -119,7 +119,7 @@ def write(text: str) -> None:
 
 
 def command(name: str, seed: int) -> str:
-    """Returns the command that repeats this run."""
+    """Returns the shell command that repeats the run of this scenario and seed."""
     return f"python -m nightshift.simulation --seed {seed} {name}"
 
 

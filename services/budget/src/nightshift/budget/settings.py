@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 from nightshift.budget.domain.calendar import check_time_zone
 from nightshift.budget.domain.policy import BudgetPolicy
 from nightshift.eventlog.errors import BadMessage
-from nightshift.servicekit.settings import Settings
+from nightshift.servicekit.settings import SettingsWithoutStore
 
 
 def _time_zone(name: str) -> str:
@@ -19,11 +19,13 @@ def _time_zone(name: str) -> str:
     return name
 
 
-class BudgetSettings(Settings):
+class BudgetSettings(SettingsWithoutStore):
     """Settings of the budget service. Money is in microdollars, times are in seconds."""
 
     budget_default_period_microusd: int = Field(30_000_000, ge=0)  # for accounts that no request opened
+    # Days of the budget period of such an account.
     budget_default_period_days: int = Field(30, ge=1, le=366)
+    # The time zone in which the day of such an account ends.
     budget_default_time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
     budget_grant_lasts_s: float = Field(300.0, gt=0)  # unused money of a grant is released after this time
     budget_day_seconds: float | None = Field(None, gt=0)  # None: calendar days, to midnight of the account

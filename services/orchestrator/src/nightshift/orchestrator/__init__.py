@@ -1,1 +1,1 @@
-"""The orchestrator: runs builds with the loop of model calls and tool calls."""
+"""The orchestrator. It runs builds: a loop of model calls and tool calls."""

@@ -1,10 +1,11 @@
-"""Starts the orchestrator: connects, subscribes to its topics, and runs builds."""
+"""Starts the orchestrator: connects it, subscribes it to its topics, and lets it run builds."""
 
 import logging
 from datetime import UTC, datetime
 from typing import NoReturn
 
 from nightshift.contracts.model import Owner
+from nightshift.eventlog.migrate import role_of
 from nightshift.orchestrator.adapters.event_log_policies import EventLogAccountPolicies
 from nightshift.orchestrator.adapters.event_log_repository import EventLogBuildRepository
 from nightshift.orchestrator.adapters.lazy_model import LazyModel
@@ -14,6 +15,7 @@ from nightshift.orchestrator.adapters.postgres import (
     PostgresUnownedBuilds,
 )
 from nightshift.orchestrator.adapters.provider_key import PostgresProviderKey
+from nightshift.orchestrator.adapters.turn_spans import traced
 from nightshift.orchestrator.handlers import Handlers
 from nightshift.orchestrator.ports import ClosingModel
 from nightshift.orchestrator.settings import OrchestratorSettings
@@ -26,17 +28,19 @@ from nightshift.servicekit.application import application
 from nightshift.servicekit.connect import actor_of, connect
 
 NAME = Owner.ORCHESTRATOR.value
+ROLE = role_of(Owner.ORCHESTRATOR)
 
 
 async def start(running: service.Service[OrchestratorSettings]) -> None:
     """Connect, subscribe, and run builds until the service stops."""
     settings, policy = running.settings, running.settings.policy()
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # each model call is an event of the log already
-    services = await connect(running)
+    # Not at INFO, because each model call already is an event of the log.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    services = await connect(running, role=ROLE)
     model = await running.enter(LazyModel(lambda: _load_claude(settings)))
     running.fail_when(model.failed, "the model's SDK cannot be loaded")
     repository = EventLogBuildRepository(
-        services.log, services.objects, policy=policy, actor=actor_of(running)
+        traced(services.log), services.objects, policy=policy, actor=actor_of(running)
     )
     key = PostgresProviderKey(
         services.database,
@@ -55,7 +59,7 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
         provider=provider,
         settings=settings.scheduler(),
     )
-    running.on_stop(scheduler.close)
+    running.on_stop(lambda: scheduler.close(running.cut_short))
     requests = BuildRequests(
         repository,
         scheduler,
@@ -66,12 +70,13 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
         clock=_now,
     )
     handlers = Handlers(requests, scheduler)
-    await services.consume(handlers.subscriptions(settings.topics, NAME, settings.replica_id))
+    # The builds already run while the consumers join their groups, because the log says what there is to do.
     running.spawn(scheduler.run(), name="build scheduler")
+    await services.consume(handlers.subscriptions(settings.topics, NAME, settings.replica_id))
 
 
 def _load_claude(settings: OrchestratorSettings) -> ClosingModel:
-    # Imported here: loading Anthropic's SDK takes longer than starting the rest of this service.
+    # Imported here, because loading Anthropic's SDK takes longer than starting the rest of this service.
     from nightshift.orchestrator.adapters.claude import ClaudeModel  # noqa: PLC0415
 
     return ClaudeModel(base_url=settings.anthropic_base_url, silence_s=settings.model_silence_s)

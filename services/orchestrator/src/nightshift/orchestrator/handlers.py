@@ -1,6 +1,6 @@
-"""One method per message type that the orchestrator handles, and its subscriptions.
+"""The orchestrator's subscriptions, with one method for each type of message.
 
-Facts of other services are hints only: the run of the build reads the log to learn what happened.
+Facts of other services are only hints. The run of the build reads the log to learn what happened.
 """
 
 from collections.abc import Mapping
@@ -31,13 +31,13 @@ from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler
 
 E = TypeVar("E", bound=Event)
 
-#: Seconds that a fetch of the build topic may wait for more records. Only a cancel or a pause by another replica
-#: matters there.
+#: Seconds that a fetch from the build topic may wait for more records. It may be long, because only a cancel or a pause
+#: by another replica matters there.
 _BUILD_TOPIC_DELAY_S = 0.1
 
 
 class Handlers:
-    """Handles requests and facts. Every method may run again for the same message, and then changes nothing."""
+    """Handles requests and facts. A method that runs again for the same message changes nothing."""
 
     def __init__(self, requests: BuildRequests, scheduler: BuildScheduler) -> None:
         self._requests = requests
@@ -46,7 +46,8 @@ class Handlers:
     def subscriptions(self, topics: Topics, service: str, replica_id: str) -> list[Subscription]:
         """Return the subscriptions of this replica.
 
-        The replicas share the requests. Each replica reads every fact, because any of them may run the build.
+        The replicas share the requests. Every replica reads all facts, because each of them may be the one that runs
+        the build.
         """
 
         def facts(
@@ -63,7 +64,7 @@ class Handlers:
         ]
 
     def on_requests(self) -> Mapping[type[Event], Handler]:
-        """The handlers of the requests topic. The budget service handles `build.wake_asked`."""
+        """Return the handlers for the requests topic. The budget service handles `build.wake_asked`."""
         return {
             BuildRequested: self.on_build_requested,
             BuildCancelRequested: self.on_build_cancel_requested,
@@ -78,11 +79,11 @@ class Handlers:
         }
 
     def on_sandboxes(self) -> Mapping[type[Event], Handler]:
-        """The handlers of the sandbox topic."""
+        """Return the handlers for the sandbox topic."""
         return {ToolCallCompleted: self.on_fact}
 
     def on_budgets(self) -> Mapping[type[Event], Handler]:
-        """The handlers of the budget topic."""
+        """Return the handlers for the budget topic."""
         return {
             BudgetGranted: self.on_fact,
             BudgetDenied: self.on_fact,
@@ -90,7 +91,7 @@ class Handlers:
         }
 
     def on_builds(self) -> Mapping[type[Event], Handler]:
-        """The handlers of the build topic: another replica may cancel or pause a build that runs here."""
+        """Return the handlers for the build topic. Another replica may cancel or pause a build that runs here."""
         return {BuildCancelled: self.on_fact, BuildWaiting: self.on_fact}
 
     async def on_build_requested(self, event: RecordedEvent) -> None:

@@ -1,4 +1,4 @@
-"""What the use cases need from outside, beside the event log and the leases."""
+"""The ports of the use cases: what they need from outside, besides the event log and the leases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from nightshift.orchestrator.domain.state import BuildState
 class UsageMeter:
     """The tokens that the provider has stated for a model call so far. The runner reads it when it stops the call.
 
-    `under_way` is true once the request may have left the process. Before that the call costs nothing.
-    `exhausted_until` is set when the provider says that nothing is left of a rate limit until then.
+    `under_way` is True once the request may have left the process. Before that the call costs nothing.
+    `exhausted_until` is set when the provider says that a rate limit is exhausted until then.
     """
 
     usage: Usage | None = None
@@ -27,7 +27,7 @@ class UsageMeter:
 
 
 class CallError(Exception):
-    """A model call ended without an answer. `failure` holds the kind, the detail and what may be billed."""
+    """A model call ended without an answer. `failure` has the kind, the detail, and what may be billed."""
 
     def __init__(self, failure: CallFailed) -> None:
         super().__init__(f"{failure.kind}: {failure.detail}")
@@ -37,23 +37,26 @@ class CallError(Exception):
 class Model(Protocol):
     """A language model. It never retries by itself, because each attempt is an event of the log.
 
-    The fake and the real adapter pass the same conformance suite.
+    The fake and the real adapter pass the same conformance tests.
     """
 
     async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
-        """Send this request body and read the streamed answer to its end. Raises CallError when there is none.
+        """Send this request body, and read the streamed answer to its end. Raises CallError when there is no answer.
 
-        Cancelling the task closes the connection, which stops the call at the provider.
+        Cancelling the task closes the connection, and so ends the call at the provider.
         """
         ...
 
     async def count(self, body: bytes) -> int:
-        """Return the tokens of the prompt in this request body. Costs nothing. Raises CallError when there is none."""
+        """Return the number of tokens of the prompt in this request body. Raises CallError when there is no count.
+
+        Counting costs nothing.
+        """
         ...
 
 
 class ClosingModel(Model, Protocol):
-    """A model that holds connections."""
+    """A model that must be closed, because it has connections."""
 
     async def close(self) -> None:
         """Close the connections."""
@@ -62,9 +65,9 @@ class ClosingModel(Model, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RefusedKey:
-    """Why the provider refuses a key since `since`. `kind` is one of REFUSED_KEY, `status` the HTTP status.
+    """Why the provider refuses a key since `since`. `kind` is one of REFUSED_KEY, and `status` is the HTTP status.
 
-    It refuses the key for `model` only, or for every model when that is None.
+    The provider refuses the key only for `model`, or for every model when `model` is None.
     """
 
     kind: str
@@ -74,51 +77,54 @@ class RefusedKey:
     model: str | None = None
 
     def in_words(self) -> str:
-        """Return the kind, the status and the provider's reason as one line."""
+        """Return the kind, the status and the provider's reason on one line."""
         status = "" if self.status is None else f" (status {self.status})"
         return f"{self.kind}{status}: {self.detail}"
 
 
 @dataclass(frozen=True, slots=True)
 class SharedPace:
-    """How far apart the calls of all replicas start, in seconds, and the seconds until the next may start at all."""
+    """How many seconds apart the calls of all replicas start, and how many seconds pass until the next call may
+    start.
+    """
 
     interval_s: float = 0.0
     pause_s: float = 0.0
 
 
 class ProviderKey(Protocol):
-    """What all replicas with one key know about it. The fake and the real adapter pass the same conformance suite.
+    """What all replicas that use one key know about it. The fake and the real adapter pass the same conformance tests.
 
-    A refusal is for one model, or for every model when `model` is None. Each has incidents and probes of its own.
+    A refusal is for one model, or for every model when `model` is None. Each of these has incidents and probes of its
+    own.
     """
 
     @property
     def key_id(self) -> str:
-        """A hash that names the key. Never the key itself."""
+        """A hash that identifies the key, and never the key itself."""
         ...
 
     async def refused(self) -> Sequence[RefusedKey]:
-        """Return for what the provider refuses the key, and why. Returns none while it does not."""
+        """Return for which models the provider refuses the key, and why. Returns nothing while the key is accepted."""
         ...
 
     async def refuse(self, refused: RefusedKey) -> bool:
-        """Note that the provider refuses the key. Returns True for the first note of the incident only.
+        """Record that the provider refuses the key. Returns True only for the first record of an incident.
 
-        Each further note makes the wait before the next probe longer, up to a bound.
+        Each further record makes the wait before the next probe longer, up to a limit.
         """
         ...
 
     async def take_probe(self, model: str | None = None) -> bool:
-        """Return True to one caller over all replicas when it is time to try the refused key again."""
+        """Return True to one caller of all replicas when it is time to try the refused key again."""
         ...
 
     async def return_probe(self, model: str | None = None) -> None:
-        """Return a probe that was not made, so that another one may be made at once."""
+        """Give back a probe that was not made, so that another one may be made at once."""
         ...
 
     async def accepted(self, model: str | None = None) -> bool:
-        """Note that the provider accepts the key. Returns True for the note that ends the incident only."""
+        """Record that the provider accepts the key. Returns True only for the record that ends the incident."""
         ...
 
     async def pace(self) -> SharedPace:
@@ -126,23 +132,23 @@ class ProviderKey(Protocol):
         ...
 
     async def slow_down(self, started_at: datetime, pause_s: float, *, spaced: bool) -> SharedPace:
-        """Start no call for `pause_s` seconds. With `spaced`, start later calls at twice the interval, too.
+        """Start no call for `pause_s` seconds. With `spaced`, also double the interval between later calls.
 
         A call that started before the interval was last doubled does not double it again.
         """
         ...
 
     async def quicken(self) -> SharedPace:
-        """Shorten the interval by a fifth, because a call was answered."""
+        """Make the interval between calls shorter by a fifth, because a call was answered."""
         ...
 
     async def take_turn(self) -> float:
-        """Return 0.0 when a call may start now; the caller must then start it. Else return the seconds to wait."""
+        """Return 0.0 when a call may start now. The caller must then start it. Else return the seconds to wait."""
         ...
 
 
 class CannotFold(Fault):
-    """`evolve` raised for an event of the log. `event_id` names the event."""
+    """`evolve` raised an error for an event of the log. `event_id` identifies the event."""
 
     def __init__(self, event: RecordedEvent, error: Exception) -> None:
         super().__init__(f"{event.data.type} at version {event.version} of {event.stream_id}: {error!r}")
@@ -153,7 +159,7 @@ class BuildRepository(Protocol):
     """Loads builds from their streams, and appends what `decide` returns."""
 
     async def load(self, build_id: str) -> BuildState:
-        """Return the build's state. Returns INITIAL when the build does not exist. Raises CannotFold."""
+        """Return the build's state, or INITIAL when the build does not exist. Raises CannotFold."""
         ...
 
     async def catch_up(self, build_id: str, state: BuildState) -> BuildState:
@@ -161,30 +167,33 @@ class BuildRepository(Protocol):
         ...
 
     async def attachments(self, state: BuildState) -> tuple[dict[str, Any], ...]:
-        """Return the attachments of the build as content blocks. Raises BadMessage when one is gone or another one."""
+        """Return the build's attachments as content blocks. Raises BadMessage when one is missing or was replaced."""
         ...
 
     async def commit(self, build_id: str, state: BuildState, command: Command, now: datetime) -> BuildState:
         """Decide, append the events at the state's version, and return the state after them.
 
-        Raises VersionConflict, EventIdReused or StreamClosed when `state` is not the newest: call `catch_up` and
-        decide again.
+        Raises VersionConflict, EventIdReused or StreamClosed when `state` is not the newest state. Then call `catch_up`
+        and decide again.
         """
         ...
 
     async def commit_at_any_version(self, build_id: str, command: Command, now: datetime) -> None:
-        """Append a decision that is the same in every state, such as a person's message.
+        """Append a decision that does not depend on the state, such as a person's message.
 
-        Raises StreamClosed when the build has ended, and EventIdReused when the id exists with other content.
+        Raises StreamClosed when the build has ended, and EventIdReused when an event with this id has other content.
         """
         ...
 
     async def has_recorded(self, build_id: str, command: RequestCommand) -> bool:
-        """Return whether the log has what this command leads to. False when its id was used for something else."""
+        """Return whether the log contains the decision of this command.
+
+        Returns False when the command's id was used for something else.
+        """
         ...
 
     async def fork_base(self, build_id: str, turn: int) -> ForkBase:
-        """Return the build at the end of a turn, as a fork starts from it.
+        """Return the build as it was at the end of a turn, from which a fork starts.
 
         Raises NotFound when there is no such build, and BadMessage when the turn has not ended or has no snapshot.
         """
@@ -193,7 +202,9 @@ class BuildRepository(Protocol):
     async def decision_about(
         self, build_id: str, call_id: str
     ) -> tuple[ApprovalResolved | None, ToolCallAnswered | None]:
-        """Return the approval or denial of a tool call, and its result unless the sandbox-gateway gave that."""
+        """Return the approval or denial of a tool call, and the call's result unless the sandbox-gateway gave that
+        result.
+        """
         ...
 
     async def exists(self, build_id: str) -> bool:
@@ -205,23 +216,25 @@ class AccountPolicies(Protocol):
     """Reads the policies of accounts."""
 
     async def newest(self, account_id: str) -> AccountPolicyChanged | None:
-        """Return the newest policy of the account. Returns None when none was ever set."""
+        """Return the newest policy of the account, or None when none was ever set."""
         ...
 
 
 class BuildNumbers(Protocol):
-    """Numbers the builds of a project that got ready."""
+    """Gives numbers to the ready builds of a project."""
 
     async def number(self, project_id: str, build_id: str) -> int:
-        """Return the number of this build in its project: 1, 2, 3… The same build gets the same number again."""
+        """Return the number of this build in its project: 1, 2, 3… Another call for the same build returns the same
+        number.
+        """
         ...
 
 
 class Projects(Protocol):
-    """Knows the account of each project. The fake and the real adapter pass the same conformance suite."""
+    """Knows to which account each project belongs. The fake and the real adapter pass the same conformance tests."""
 
     async def claim(self, project_id: str, account_id: str) -> str:
-        """Return the account of the project. A project without one belongs to `account_id` from now on."""
+        """Return the account of the project. A project without an account belongs to `account_id` from now on."""
         ...
 
 
@@ -231,13 +244,16 @@ class UnownedBuilds(Protocol):
     async def unowned(self, *, limit: int, per_account: int) -> Sequence[str]:
         """Return the ids of builds that an orchestrator should run now and that have no live lease.
 
-        First the builds that have started, the oldest first. Builds that sleep are not among them, and those that wait
-        for a person or a provider only when their wait is due. Then the queued builds of the accounts with the fewest
-        active builds. An account has at most `per_account` active builds, or as many as its policy says: builds that
-        have started, not ended, and do not wait for a person. Within an account the tier `priority` comes first.
+        - First come the builds that have started, the oldest first. Sleeping builds are not included. A build that
+          waits for a person or a provider is included only when its wait is due.
+        - Then come the queued builds of the accounts with the fewest active builds. Within an account the tier
+          `priority` comes first.
+
+        An account has at most `per_account` active builds, or as many as its policy allows. A build is active when it
+        has started, has not ended, and does not wait for a person.
         """
         ...
 
     async def waiting_for_provider(self, *, limit: int) -> Sequence[str]:
-        """Return the ids of builds that wait for the provider and have no live lease, the longest waiting first."""
+        """Return the ids of builds without a live lease that wait for the provider. The longest waiting come first."""
         ...

@@ -1,4 +1,4 @@
-"""The orchestrator's settings, read from the environment."""
+"""The orchestrator's settings, which are read from the environment."""
 
 from typing import Self
 from urllib.parse import urlsplit
@@ -13,34 +13,52 @@ from nightshift.servicekit.settings import Settings
 
 
 class OrchestratorSettings(Settings):
-    """Money is in microdollars, times are in seconds. The model's address and keys have the vendor's names."""
+    """The orchestrator's settings. Money is in microdollars, and times are in seconds.
 
+    The settings for the model's address and keys have the vendor's names.
+    """
+
+    # The key of the model provider, unless the address is another server's.
     anthropic_api_key: SecretStr | None = Field(None, validation_alias="ANTHROPIC_API_KEY")
+    # In place of the key: a token for a gateway in front of the provider.
     anthropic_auth_token: SecretStr | None = Field(None, validation_alias="ANTHROPIC_AUTH_TOKEN")
+    # Another address of the Messages API. None: Anthropic's.
     anthropic_base_url: str | None = Field(None, validation_alias="ANTHROPIC_BASE_URL")
     model: str | None = None  # none: by the tier at Anthropic's own address, the scripted model elsewhere
-    judge_model: str | None = None  # in place of the one by `model` or tier
+    judge_model: str | None = None  # the model that judges criteria; none: as the builder
+    # The model that condenses long conversations.
     condenser_model: str | None = None
     model_silence_s: float = Field(120.0, gt=0, le=3_600)  # a stream without a byte for so long is closed
+    # The longest answer of the model, without its thinking.
     max_output_tokens: int = Field(16_000, ge=256, le=128_000)
-    thinking_tokens: int = Field(16_000, ge=0, le=128_000)  # on top, for a model that thinks
-    context_tokens: int = Field(200_000, ge=20_000)  # of a request, before the conversation is condensed
+    thinking_tokens: int = Field(16_000, ge=0, le=128_000)  # in addition, for a model that thinks
+    context_tokens: int = Field(
+        200_000, ge=20_000
+    )  # the largest request before the conversation is condensed
     grant_turns: int = Field(4, ge=1, le=100)  # turns that one request for money should cover
     turn_limit: int | None = Field(None, ge=1)  # none: by the tier
+    # Tool calls of a build. None: by the tier.
     tool_call_limit: int | None = Field(None, ge=1)
+    # Failed checks after which the build fails.
     check_tries: int = Field(3, ge=1)
-    judge_rounds: int = Field(3, ge=1)  # of judging the criteria, before a person is asked
+    judge_rounds: int = Field(3, ge=1)  # rounds of judging the criteria before a person is asked
+    # Attempts at a model call before a person is asked or the build sleeps.
     model_attempts: int = Field(6, ge=1)
+    # The pause after the first failed attempt. It doubles with each attempt.
     model_first_backoff_s: float = Field(1.0, gt=0, le=3_600)
+    # How long a build sleeps when the provider stays overloaded.
     provider_sleep_s: float = Field(900.0, gt=0, le=86_400)
-    provider_probe_s: float = Field(30.0, gt=0, le=86_400)  # until a refused key is tried again; doubles
+    # The first time until a refused key is tried again. It doubles.
+    provider_probe_s: float = Field(30.0, gt=0, le=86_400)
+    # The longest time until a refused key is tried again.
     longest_provider_probe_s: float = Field(900.0, gt=0, le=86_400)
-    max_builds: int = Field(200, ge=1)  # at once, in one process
+    max_builds: int = Field(200, ge=1)  # the most builds at once in one process
     max_account_builds: int = Field(
         100, ge=1
     )  # of one account that are active, unless its policy says how many
+    # How long the builds of a dead orchestrator wait for another.
     build_lease_s: float = Field(10.0, ge=0.5, le=3_600)
-    build_look_every_s: float = Field(2.0, gt=0, le=3_600)  # for builds that nobody runs
+    build_look_every_s: float = Field(2.0, gt=0, le=3_600)  # how often it looks for builds that nobody runs
 
     @model_validator(mode="after")
     def _may_ask_claude(self) -> Self:
@@ -50,12 +68,12 @@ class OrchestratorSettings(Settings):
 
     @property
     def provider_key(self) -> str:
-        """The name of the key in the log, in metrics and for people: a hash."""
+        """A hash that identifies the key in the log, in metrics and for people."""
         secret = self.anthropic_api_key or self.anthropic_auth_token
         return key_id_of(secret.get_secret_value() if secret else "", self.anthropic_base_url)
 
     def policy(self) -> Policy:
-        """Return the settings that decisions depend on."""
+        """Return the settings on which decisions depend."""
         return Policy(
             default_model=self.model or self._fitting_model(),
             model_by_tier=self.model is None and self._at_anthropic(),

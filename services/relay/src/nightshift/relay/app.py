@@ -4,11 +4,14 @@ There is no handlers.py, because the relay consumes no topic.
 """
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import NoReturn
 
+from nightshift.bus.kafka.topic_check import require_topics
 from nightshift.eventlog.append_notification import CHANNEL
-from nightshift.eventlog.objects.s3 import S3ObjectStore
+from nightshift.eventlog.errors import Unavailable
+from nightshift.eventlog.preconditions import check_database
 from nightshift.relay.adapters.append_listener import PostgresAppendListener
 from nightshift.relay.adapters.kafka_session import KafkaConnector
 from nightshift.relay.adapters.kafka_topics import ensure
@@ -17,9 +20,10 @@ from nightshift.relay.adapters.log_reader import PostgresLogReader
 from nightshift.relay.settings import RelaySettings
 from nightshift.relay.usecases.shard_group import GroupPorts, ShardGroup
 from nightshift.servicekit import service
-from nightshift.servicekit.connect import open_database
+from nightshift.servicekit.connect import open_database, open_objects
 
 NAME = "relay"
+ROLE = "nightshift_relay"
 
 
 async def start(running: service.Service[RelaySettings]) -> None:
@@ -27,6 +31,10 @@ async def start(running: service.Service[RelaySettings]) -> None:
     settings, config = running.settings, running.settings.group()
     dsn, name = settings.postgres_dsn.get_secret_value(), f"nightshift-relay {settings.replica_id}"
     database = open_database(running, application_name=name, max_connections=2 * settings.relay_groups)
+    await check_database(database, ROLE)
+    if not settings.relay_create_topics:
+        with suppress(Unavailable):
+            await require_topics(settings, settings.topics.facts)
     ports = GroupPorts(
         open_session=PostgresLeaderSessions(
             dsn,
@@ -38,7 +46,7 @@ async def start(running: service.Service[RelaySettings]) -> None:
         listen=PostgresAppendListener(database, channel=CHANNEL).listen,
         log=PostgresLogReader(database),
         database_answers=database.answers,
-        objects=await running.enter(S3ObjectStore(settings)),
+        objects=await open_objects(running),
         ensure_topics=partial(
             ensure,
             settings,

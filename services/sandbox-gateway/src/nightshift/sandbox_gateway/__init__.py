@@ -1,1 +1,1 @@
-"""Runs tool calls in sandboxes, each once."""
+"""The sandbox-gateway: runs the tool calls of builds in sandboxes, each call once."""

@@ -1,4 +1,4 @@
-"""`python -m nightshift.sandbox_gateway` runs the gateway."""
+"""Runs the gateway: `python -m nightshift.sandbox_gateway`."""
 
 from nightshift.sandbox_gateway.app import main
 

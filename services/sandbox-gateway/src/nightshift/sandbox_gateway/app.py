@@ -1,4 +1,4 @@
-"""The composition root of the sandbox-gateway: the only place that makes its clients."""
+"""Starts the sandbox-gateway. This is the only place that makes its clients."""
 
 import time
 from functools import lru_cache
@@ -7,6 +7,7 @@ from typing import NoReturn
 from nightshift.bus.port import Subscription
 from nightshift.contracts.model import Owner, PendingKind
 from nightshift.eventlog.fold_cache import FoldCache
+from nightshift.eventlog.migrate import role_of
 from nightshift.sandbox_gateway.adapters.preview_probe import HttpPreviewProbe
 from nightshift.sandbox_gateway.adapters.preview_server import PreviewServer
 from nightshift.sandbox_gateway.domain.sandbox_state import SandboxState, evolve
@@ -36,8 +37,9 @@ from nightshift.servicekit.pending_poller import PendingPoller
 from nightshift.servicekit.worker_pool import WorkerPool
 
 NAME = Owner.SANDBOX_GATEWAY.value
+ROLE = role_of(Owner.SANDBOX_GATEWAY)
 
-#: Seconds that a snapshot's fact may wait in the fetch under traffic: only the end of a sandbox follows from it.
+#: Seconds that a fetch of the snapshot topic may wait for more records. Only the closing of sandboxes depends on them.
 _SNAPSHOT_DELAY_S = 0.1
 
 
@@ -46,13 +48,14 @@ async def start(running: service.Service[GatewaySettings]) -> None:
     settings = running.settings
     store = SecretStore(settings.secret_directory)
     driver = await make_driver(settings, await _egress(running))
-    services = await connect(running)
+    services = await connect(running, role=ROLE)
     log, objects, leases = services.log, services.objects, await services.leases()
     fail = FailPoints(settings.fail_point)
     stores = lru_cache(256)(lambda project: SnapshotStore(objects, settings.project_key(project)))
     probe = await running.enter(HttpPreviewProbe())
     accounts = BuildAccounts(log)
-    pool = await running.enter(WorkerPool(NAME, limit=settings.gateway_builds, share_of=accounts.of))
+    pool = WorkerPool(NAME, limit=settings.gateway_builds, cut_short=running.cut_short, share_of=accounts.of)
+    await running.enter(pool)
 
     states = FoldCache(log, SandboxState, evolve)
     stalls = StallReporter(log, states)
@@ -69,6 +72,7 @@ async def start(running: service.Service[GatewaySettings]) -> None:
         ),
         stalls=stalls,
         lease_s=settings.gateway_lease_s,
+        stopping=running.stopping,
     )
     dispatcher = CallDispatcher(pool, worker, accounts)
     handlers, topics = Handlers(dispatcher), settings.topics
@@ -77,18 +81,23 @@ async def start(running: service.Service[GatewaySettings]) -> None:
     snapshots = Subscription(
         topics.snapshot, group, handlers.on_snapshots(), max_fetch_delay_s=_SNAPSHOT_DELAY_S
     )
-    await services.consume([builds, snapshots])
     for kind in (PendingKind.TOOL_CALL, PendingKind.SANDBOX):
         poller = PendingPoller(
-            log, kind, dispatcher.dispatch_pending, gate=pool, every_s=settings.gateway_look_s
+            log,
+            kind,
+            dispatcher.dispatch_pending,
+            gate=pool,
+            membership=services.membership,
+            every_s=settings.gateway_look_s,
         )
         running.spawn(poller.run(), name=f"poller {kind.value}")
     sweeper = OrphanSweeper(driver, leases, states, settings.lease_owner)
     running.spawn(sweeper.run(settings.gateway_look_s), name="sweeper")
+    await services.consume([builds, snapshots])
 
 
 async def _previews(running: service.Service[GatewaySettings], driver: SandboxDriver) -> PreviewLink:
-    """Serve previews where the settings ask for it. Returns what makes the links."""
+    """Start the preview server when the settings ask for it. Returns a function that makes links to previews."""
     settings = running.settings
     links = settings.preview_links()
     if settings.preview_base is None or links is None:
@@ -101,7 +110,7 @@ async def _previews(running: service.Service[GatewaySettings], driver: SandboxDr
 
 
 async def _egress(running: service.Service[GatewaySettings]) -> EgressProcess | None:
-    """Start the egress proxy, which only local sandboxes use. Returns None for sandboxes without it."""
+    """Start the egress proxy. Returns None when sandboxes do not use it: they are not local, or have no network."""
     settings = running.settings
     if settings.driver_name != "local" or settings.reachable_hosts is None:
         return None
@@ -111,10 +120,10 @@ async def _egress(running: service.Service[GatewaySettings]) -> EgressProcess | 
     return await running.enter(EgressProcess(directory, settings.secret_directory, logs=options))
 
 
-#: For `faststream run nightshift.sandbox_gateway.app:app`.
+#: Used by `faststream run nightshift.sandbox_gateway.app:app`.
 app = application(NAME, GatewaySettings.load, start)
 
 
 def main() -> NoReturn:
-    """Run the service until a signal stops it."""
+    """Run the gateway and exit the process with its exit code."""
     service.run(NAME, GatewaySettings.load, start)

@@ -1,6 +1,6 @@
-"""The facts that the gateway reacts to. A handler only dispatches the build; the worker reads the log and decides.
+"""The events that the gateway reacts to. A handler only dispatches the build; the worker reads the log and decides.
 
-So a fact that is delivered again, at any later time, changes nothing.
+So an event that is delivered again later changes nothing.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class Handlers:
         self._dispatcher = dispatcher
 
     def on_builds(self) -> Mapping[type[Event], Handler]:
-        """Event type → handler, for the orchestrator's topic."""
+        """The handlers of the build topic, by event type."""
         ends = (BuildFailed, BuildCancelled)
         return {
             **dict.fromkeys((ToolCallRequested, SleepRequested, BuildReady), self.on_build_moved),
@@ -32,7 +32,7 @@ class Handlers:
         }
 
     def on_snapshots(self) -> Mapping[type[Event], Handler]:
-        """Event type → handler, for the snapshotter's topic."""
+        """The handlers of the snapshot topic, by event type."""
         return dict.fromkeys((SnapshotSaved, SnapshotFailed), self.on_snapshot)
 
     async def on_build_moved(self, event: RecordedEvent) -> None:
@@ -43,6 +43,6 @@ class Handlers:
         await self._dispatcher.dispatch(event.subject)
 
     async def on_snapshot(self, event: RecordedEvent) -> None:
-        """Dispatch the build unless the snapshot is a checkpoint's, which decides nothing about a sandbox."""
+        """Dispatch the build, unless the snapshot is that of a checkpoint, because no sandbox waits for that."""
         if isinstance(event.data, SnapshotSaved | SnapshotFailed) and event.data.reason != "checkpoint":
             await self._dispatcher.dispatch(event.subject)

@@ -1,19 +1,19 @@
-"""The protocols that the use cases need and adapters implement."""
+"""The ports of the gateway: what the use cases need from adapters."""
 
 from collections.abc import Callable
 from typing import Protocol
 
 from nightshift.sandboxes.snapshots.store import SnapshotStore
 
-#: Project id → the store of its snapshots.
+#: Returns the snapshot store of the project with this id.
 SnapshotStores = Callable[[str], SnapshotStore]
 
 
-#: Sandbox id and port → the signed address of the preview. Returns None when previews have the driver's addresses.
+#: Returns the signed URL of the preview of (sandbox id, port), or None when previews have the driver's URLs.
 PreviewLink = Callable[[str, int], str | None]
 
 
 class PreviewProbe(Protocol):
     async def status(self, url: str) -> int | None:
-        """The HTTP status of a GET. Returns None when nothing that speaks HTTP answered."""
+        """Return the HTTP status of a GET request, or None when nothing that speaks HTTP answers."""
         ...

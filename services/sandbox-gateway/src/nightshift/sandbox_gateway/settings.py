@@ -1,4 +1,4 @@
-"""The gateway's own settings, beside those of every service and of sandboxes."""
+"""The settings of the gateway, in addition to those of every service and of sandboxes."""
 
 import hmac
 from pathlib import Path
@@ -15,24 +15,26 @@ from nightshift.servicekit.settings import Settings
 
 
 class GatewaySettings(Settings, SnapshotSettings):
-    """Read from `NIGHTSHIFT_GATEWAY_…`. Times are in seconds."""
+    """Settings of the gateway, from `NIGHTSHIFT_GATEWAY_…`. Times are in seconds."""
 
-    gateway_builds: int = Field(64, ge=1, le=10_000)  # at work at once on this replica
+    gateway_builds: int = Field(
+        64, ge=1, le=10_000
+    )  # the most builds whose calls run at once on this replica
     gateway_lease_s: float = Field(6.0, ge=0.5, le=300)  # how long a dead gateway's builds wait for another
     gateway_look_s: float = Field(60.0, gt=0)  # how often the log and the provider are asked what waits
     gateway_preview_s: float = Field(
         86_400.0, gt=0
-    )  # how long a finished build's preview lives after a visit
+    )  # how long the preview of a finished build lives after a visit
     egress: Literal["allow-list", "none"] = "allow-list"  # whether sandboxes have a network
     egress_hosts: tuple[str, ...] | None = (
-        None  # as JSON, what every build may reach; none: the public registries
+        None  # as JSON, the hosts that every build may reach; None: the public registries
     )
     preview_base: str | None = (
-        None  # such as https://preview.example.org; none: previews have the driver's addresses
+        None  # such as https://preview.example.org; None: previews have the driver's URLs
     )
-    preview_listen: str = "0.0.0.0:8090"  # of the server behind preview_base
+    preview_listen: str = "0.0.0.0:8090"  # the address of the server behind the preview base
     preview_link_s: int = Field(7 * 86_400, ge=60, le=366 * 86_400)  # how long a link to a preview holds
-    secrets_dir: Path | None = None  # of the accounts' secrets; none: `secrets` in the home
+    secrets_dir: Path | None = None  # the folder of the accounts' secrets; none: `secrets` in NIGHTSHIFT_HOME
     fail_point: str | None = None  # tests only: where this process ends itself
 
     @field_validator("egress_hosts")
@@ -59,7 +61,7 @@ class GatewaySettings(Settings, SnapshotSettings):
         return base
 
     def preview_links(self) -> PreviewLinks | None:
-        """Makes the links to previews. None when previews have the driver's addresses."""
+        """Return the object that makes links to previews, or None when previews have the driver's URLs."""
         if self.preview_base is None:
             return None
         key = hmac.new(self.snapshot_key.get_secret_value().encode(), b"preview links", "sha256").digest()
@@ -67,7 +69,7 @@ class GatewaySettings(Settings, SnapshotSettings):
 
     @property
     def reachable_hosts(self) -> frozenset[str] | None:
-        """The hosts that every build may reach. None when sandboxes have no network."""
+        """The hosts that every build may reach, or None when sandboxes have no network."""
         if self.egress == "none":
             return None
         return PUBLIC_REGISTRIES if self.egress_hosts is None else frozenset(self.egress_hosts)

@@ -5,6 +5,7 @@ from typing import NoReturn
 
 from nightshift.bus.port import Subscription
 from nightshift.contracts.model import Owner, PendingKind
+from nightshift.eventlog.migrate import role_of
 from nightshift.sandboxes.settings import make_driver
 from nightshift.sandboxes.snapshots.store import SnapshotStore
 from nightshift.servicekit import service
@@ -19,6 +20,7 @@ from nightshift.snapshotter.settings import SnapshotterSettings
 from nightshift.snapshotter.usecases.snapshots import Snapshots
 
 NAME = Owner.SNAPSHOTTER.value
+ROLE = role_of(Owner.SNAPSHOTTER)
 
 #: Seconds that a fetch may wait for more records. No agent waits for a snapshot, and making one takes longer.
 _MAX_FETCH_DELAY_S = 0.1
@@ -29,16 +31,29 @@ _PROJECTS = 256
 async def start(running: service.Service[SnapshotterSettings]) -> None:
     """Connect, subscribe to the build topic, and poll for pending snapshots."""
     settings = running.settings
-    services = await connect(running)
+    services = await connect(running, role=ROLE)
 
     @lru_cache(maxsize=_PROJECTS)
     def store_of(project_id: str) -> SnapshotStore:
         return SnapshotStore(services.objects, settings.project_key(project_id))
 
-    workspaces = SandboxCapture(await make_driver(settings), store_of, exclude=settings.snapshot_exclude)
+    workspaces = SandboxCapture(
+        await make_driver(settings, creates=False), store_of, exclude=settings.snapshot_exclude
+    )
     accounts = BuildAccounts(services.log)
-    pool = await running.enter(WorkerPool(NAME, limit=settings.snapshot_parallel, share_of=accounts.of))
+    pool = WorkerPool(
+        NAME, limit=settings.snapshot_parallel, cut_short=running.cut_short, share_of=accounts.of
+    )
+    await running.enter(pool)
     handlers = Handlers(Snapshots(services.log, workspaces, settings.retries()), pool, accounts)
+    poller = PendingPoller(
+        services.log,
+        PendingKind.SNAPSHOT,
+        handlers.on_pending,
+        gate=pool,
+        membership=services.membership,
+    )
+    running.spawn(poller.run(), name="pending poller")
     topic = settings.topics.build
     await services.consume(
         [
@@ -51,8 +66,6 @@ async def start(running: service.Service[SnapshotterSettings]) -> None:
             )
         ]
     )
-    poller = PendingPoller(services.log, PendingKind.SNAPSHOT, handlers.on_pending, gate=pool)
-    running.spawn(poller.run(), name="pending poller")
 
 
 #: Used by `faststream run nightshift.snapshotter.app:app`.

@@ -15,7 +15,9 @@ class SnapshotterSettings(SnapshotSettings, Settings):
     snapshot_parallel: int = Field(8, ge=1)  # how many builds are saved at the same time
     # How often the snapshot before a sleep is tried. After the last attempt the sandbox is paused with its files.
     snapshot_attempts: int = Field(5, ge=1)
+    # The pause after the first failed attempt. It doubles with each attempt.
     snapshot_first_pause_s: float = Field(0.5, gt=0)
+    # The longest pause between two attempts.
     snapshot_longest_pause_s: float = Field(30.0, gt=0)
     snapshot_exclude: tuple[str, ...] = DEFAULT_EXCLUDE  # a JSON list of patterns as in .gitignore
 

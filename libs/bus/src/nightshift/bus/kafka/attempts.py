@@ -19,8 +19,9 @@ Offsets = Mapping[KafkaPartition, tuple[int, str]]
 
 
 class PartitionAttempts(Protocol):
-    """Stores Attempts at the broker. There are two ways, because the embedded broker discards the metadata of
-    commits.
+    """Stores Attempts at the broker.
+
+    There are two ways, because the embedded broker discards the metadata of commits.
     """
 
     def metadata(self, partition: TopicPartition, offset: int) -> str:
@@ -37,8 +38,9 @@ class PartitionAttempts(Protocol):
 
 
 class CommittedAttempts:
-    """Stores attempts as the metadata of committed offsets, on Apache Kafka. The commit of a later offset deletes
-    them.
+    """Stores attempts as the metadata of committed offsets, on Apache Kafka.
+
+    The commit of a later offset deletes them.
     """
 
     def __init__(self) -> None:
@@ -54,7 +56,8 @@ class CommittedAttempts:
     async def read(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> Attempts | None:
         """Return the attempts in the metadata of the partition's committed offset, or None. Raises Unavailable."""
         try:
-            committed = await internals.committed(consumer, KafkaPartition(*partition))
+            key = KafkaPartition(*partition)
+            committed = (await internals.committed(consumer, [key])).get(key)
         except (KafkaError, OSError) as error:
             raise Unavailable(f"the broker does not answer for committed offsets: {error!r}") from error
         if committed is None or (found := _METADATA.fullmatch(committed.metadata)) is None:

@@ -8,18 +8,12 @@ decoding, dependency injection and replies: they cost more CPU than the handlers
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Self, cast
 
 import structlog
-from aiokafka.errors import (
-    AuthenticationFailedError,
-    GroupAuthorizationFailedError,
-    KafkaError,
-    TopicAuthorizationFailedError,
-    UnsupportedSaslMechanismError,
-)
+from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import FAKE_CONSUMER, KafkaAckableMessage
@@ -31,9 +25,11 @@ from nightshift.bus.dead_letter_publisher import DeadLetterPublisher
 from nightshift.bus.dispatch import Dispatcher
 from nightshift.bus.kafka import internals
 from nightshift.bus.kafka.checked_consumer import CheckedConsumer
+from nightshift.bus.kafka.credentials import CREDENTIALS_REFUSED, refusal
 from nightshift.bus.kafka.partition_feed import PartitionFeed, Records
 from nightshift.bus.kafka.security import faststream_security
 from nightshift.bus.kafka.strategy import strategy_for
+from nightshift.bus.kafka.topic_check import require_topics
 from nightshift.bus.kafka.watchdog import Watchdog
 from nightshift.bus.message_processor import MessageProcessor
 from nightshift.bus.policy import ConsumerPolicy, RetryPolicy
@@ -41,7 +37,7 @@ from nightshift.bus.port import DependencyProbe, Producer, Subscription
 from nightshift.bus.settings import KafkaSettings
 from nightshift.contracts.registry import CATALOGUE, Registry
 from nightshift.eventlog.database import Database
-from nightshift.eventlog.errors import ConfigurationError
+from nightshift.eventlog.errors import Unavailable
 from nightshift.eventlog.objects.port import ObjectStore
 
 _log = structlog.get_logger(__name__)
@@ -55,12 +51,6 @@ _POLL_MS = 24 * 3600 * 1000
 _BATCH_OVERHEAD = 65_536  # the most bytes that a batch has beyond its largest message
 _START_AGAIN_S = 1.0
 _METADATA_MAX_AGE_MS = 30_000  # how long a consumer may take to notice a new topic
-_CREDENTIALS_REFUSED = (
-    AuthenticationFailedError,
-    UnsupportedSaslMechanismError,
-    GroupAuthorizationFailedError,
-    TopicAuthorizationFailedError,
-)
 
 
 class EventBroker(KafkaBroker):
@@ -98,6 +88,7 @@ class KafkaConsumers:
         dependencies: DependencyProbe | None = None,
         database: Database | None = None,
         policy: ConsumerPolicy | None = None,
+        on_assigned: Callable[[], None] = lambda: None,
         registry: Registry = CATALOGUE,
         client_id: str = "nightshift",
         stop_s: float = 10.0,
@@ -106,6 +97,7 @@ class KafkaConsumers:
 
         - `dependencies`: returns whether the dependencies of the handlers answer now.
         - `database`: delivers the relay's notifications when the broker is the embedded one. Apache Kafka needs none.
+        - `on_assigned`: called when a group assigned partitions anew. Another member may have died with work in hand.
         - `stop_s`: the time limit in seconds for closing the Kafka clients.
         """
         retry = RetryPolicy(
@@ -125,6 +117,7 @@ class KafkaConsumers:
         self._objects = objects
         self._registry = registry
         self._dependencies = dependencies
+        self._on_assigned = on_assigned
         _framework_log.setLevel(logging.ERROR)
         self.broker = EventBroker(
             settings.kafka_bootstrap.split(","),
@@ -179,23 +172,29 @@ class KafkaConsumers:
 
         FastStream would start them one after the other, and the broker delays each join of a group.
         """
+        try:
+            # A broker may create a topic that a client asks for, with another number of partitions than planned.
+            await require_topics(self._settings, {feed.subscription.topic for feed in self._feeds})
+        except Unavailable:
+            return False
         await self.broker.connect()
         config = self.broker.config.broker_config
         config.builder = partial(CheckedConsumer, **cast(partial[Any], config.builder).keywords)
+        for feed in self._feeds:
+            feed.prepare()
         outcomes = await asyncio.gather(
             *(feed.subscriber.start() for feed in self._feeds), return_exceptions=True
         )
         errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         if not errors:
             self.broker.running = True
+            for feed in self._feeds:
+                feed.started()
             return True
         await self._stop_clients()
         for error in errors:
-            if isinstance(error, _CREDENTIALS_REFUSED):
-                raise ConfigurationError(
-                    f"the broker refuses the credentials: {type(error).__name__}: {error}",
-                    hint="check the NIGHTSHIFT_KAFKA_SASL_ and _SSL_ variables and the broker's ACLs",
-                ) from error
+            if isinstance(error, CREDENTIALS_REFUSED):
+                raise refusal(error) from error
             if not isinstance(error, KafkaError | OSError | TimeoutError):
                 raise error
         return False
@@ -241,12 +240,13 @@ class KafkaConsumers:
             group=subscription.group,
             alone=self._alone,
         )
-        feed = PartitionFeed(subscription, intake, self._strategy)
+        feed = PartitionFeed(subscription, intake, self._strategy, self._on_assigned)
         wait = self._strategy.fetch_wait(subscription)
         subscriber = self.broker.subscriber(
             subscription.topic,
             batch=True,
-            group_id=subscription.group,
+            # Who reads from now on in every process needs no group: it would join, commit, and be left behind.
+            group_id=None if subscription.from_now else subscription.group,
             ack_policy=AckPolicy.MANUAL,
             auto_offset_reset="latest" if subscription.from_now else "earliest",
             max_poll_interval_ms=int(self._settings.kafka_max_poll_interval_s * 1000),
@@ -279,13 +279,15 @@ class KafkaConsumers:
         while True:
             await asyncio.sleep(1.0)
             for feed in self._feeds:
+                await feed.commit_beginnings()
                 feed.commit_positions()
+                feed.measure_lag()
             await self.watchdog.look()
 
     async def _stop_clients(self) -> None:
         """Close the clients within a time limit, because aiokafka waits for a broker that does not answer."""
         for feed in self._feeds:
-            if feed.subscriber.consumer is not None:
+            if feed.subscriber.consumer is not None and not feed.subscription.from_now:
                 self._strategy.stopping(feed.subscriber.consumer)
         try:
             async with asyncio.timeout(self._stop_s):

@@ -3,8 +3,31 @@
 import ssl
 from typing import Any
 
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    GroupAuthorizationFailedError,
+    TopicAuthorizationFailedError,
+    UnsupportedSaslMechanismError,
+)
+
 from nightshift.bus.settings import KafkaSettings
 from nightshift.eventlog.errors import ConfigurationError
+
+#: Errors after which the same credentials are refused again.
+CREDENTIALS_REFUSED = (
+    AuthenticationFailedError,
+    UnsupportedSaslMechanismError,
+    GroupAuthorizationFailedError,
+    TopicAuthorizationFailedError,
+)
+
+
+def refusal(error: BaseException) -> ConfigurationError:
+    """Return the error of a process whose credentials the broker refuses."""
+    return ConfigurationError(
+        f"the broker refuses the credentials: {type(error).__name__}: {error}",
+        hint="check the NIGHTSHIFT_KAFKA_SASL_ and _SSL_ variables and the broker's ACLs",
+    )
 
 
 def connection_arguments(settings: KafkaSettings) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The private parts of aiokafka 0.14 that consumers use, each with its reason. A test fails when one moves."""
 
+from collections.abc import Iterable
+
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
@@ -18,15 +20,17 @@ def coordination_ended(consumer: AIOKafkaConsumer) -> bool:
     return bool(consumer._coordinator._coordination_task.done())
 
 
-async def committed(consumer: AIOKafkaConsumer, partition: TopicPartition) -> OffsetAndMetadata | None:
-    """Return the committed offset with its metadata. aiokafka's own `committed()` leaves out the metadata.
+async def committed(
+    consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]
+) -> dict[TopicPartition, OffsetAndMetadata]:
+    """Return the committed offsets with their metadata. aiokafka's own `committed()` leaves out the metadata.
 
-    Raises KafkaError.
+    A partition without a committed offset is left out. Raises KafkaError.
     """
     found: dict[TopicPartition, OffsetAndMetadata] = await consumer._coordinator.fetch_committed_offsets(
-        [partition]
+        list(partitions)
     )
-    return found.get(partition)
+    return {partition: offset for partition, offset in found.items() if offset.offset >= 0}
 
 
 async def close_connections(client: AIOKafkaConsumer | AIOKafkaProducer) -> None:
@@ -43,3 +47,9 @@ async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> set[int] | No
     cluster = await consumer._client.fetch_all_metadata()
     found: set[int] | None = cluster.partitions_for_topic(topic)
     return found
+
+
+async def all_topics(consumer: AIOKafkaConsumer) -> set[str]:
+    """Return the names of all topics. `consumer.topics()` raises when a topic was just deleted."""
+    cluster = await consumer._client.fetch_all_metadata()
+    return set(cluster.topics())

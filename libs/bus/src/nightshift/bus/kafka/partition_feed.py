@@ -3,7 +3,7 @@ it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import structlog
@@ -12,6 +12,7 @@ from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 
+from nightshift.bus import metrics
 from nightshift.bus.batch_intake import BatchIntake, Progress
 from nightshift.bus.kafka import internals
 from nightshift.bus.kafka.checked_consumer import CheckedConsumer
@@ -52,13 +53,21 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
 
     subscriber: BatchSubscriber
 
-    def __init__(self, subscription: Subscription, intake: BatchIntake, strategy: BrokerStrategy) -> None:
+    def __init__(
+        self,
+        subscription: Subscription,
+        intake: BatchIntake,
+        strategy: BrokerStrategy,
+        on_assigned: Callable[[], None] = lambda: None,
+    ) -> None:
         self.subscription = subscription
         self.intake = intake
         self.assigned = False
         self._strategy = strategy
         self._attempts = strategy.attempts(subscription.group)
+        self._on_assigned = on_assigned
         self._attached = False
+        self._uncommitted: set[KafkaPartition] = set()  # assigned, and not yet asked about
         self._taking = True
         self._ends = Ends()
 
@@ -71,17 +80,27 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
             return
         await self.intake.take(records)
 
-    async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
-        """Let the intake start after a rebalance. aiokafka has forgotten which partitions were paused."""
+    def prepare(self) -> None:
+        """Attach the intake, before the subscriber starts."""
         if not self._attached:
             self._attached = True
-            # A group that starts at the end never reads a message twice, so its restarts are not guarded.
+            # A consumer that starts at the end never reads a message twice, so its restarts are not guarded.
             self.intake.attach(self, None if self.subscription.from_now else self)
+
+    def started(self) -> None:
+        """Note that the subscriber has started. Without a group it has all partitions, and no rebalance follows."""
+        self.assigned = self.assigned or self.subscription.from_now
+
+    async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
+        """Start after a rebalance. aiokafka has dropped the pauses with the old assignment."""
         self.assigned = True
+        self._uncommitted |= set(assigned)
+        self._on_assigned()
 
     async def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
         """Let the intake finish and commit before a rebalance, while this consumer still owns the partitions."""
         self.assigned = False
+        self._uncommitted.clear()
         self._ends.forget()
         await self.intake.revoked(TopicPartition(each.topic, each.partition) for each in revoked)
 
@@ -139,6 +158,27 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
         except (KafkaError, TimeoutError, OSError) as error:
             raise Unavailable(f"the broker does not say where {self.name} ends: {error!r}") from error
 
+    async def commit_beginnings(self) -> None:
+        """Commit the beginnings of newly assigned partitions that have no committed offset.
+
+        The broker shows no lag without one, and an autoscaler would not see the records that wait.
+        """
+        consumer, asked = self.subscriber.consumer, self._uncommitted
+        if consumer is None or not asked:
+            return
+        self._uncommitted = set()
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                committed = await internals.committed(consumer, asked)
+                without = [each for each in asked if each not in committed]
+                beginnings = await consumer.beginning_offsets(without) if without else {}
+        except (KafkaError, TimeoutError, OSError) as error:
+            _log.info("commit.delayed", group=self.name, error=repr(error))
+            self._uncommitted |= asked
+            return
+        begin = {TopicPartition(*each): offset for each, offset in beginnings.items()}
+        self.intake.begin_at({each: offset for each, offset in begin.items() if self._holds(each)})
+
     def commit_positions(self) -> None:
         """Commit the positions that the client has reached without returning a message (aborted transactions,
         markers).
@@ -148,6 +188,17 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
             self.intake.pass_to(
                 {TopicPartition(*each): offset for each, offset in consumer.returned_to.items()}
             )
+
+    def measure_lag(self) -> None:
+        """Set the metric of this consumer's lag: the messages from the handled ones to the end, at the last fetch."""
+        consumer, lag = self.subscriber.consumer, 0
+        if consumer is not None and self.assigned:
+            for each in consumer.assignment():
+                end = consumer.highwater(each)
+                handled = self.intake.handled_to(TopicPartition(each.topic, each.partition))
+                if end is not None and handled is not None:
+                    lag += max(end - handled, 0)
+        metrics.LAG.labels(self.subscription.topic, self.subscription.group).set(lag)
 
     def stop_taking(self) -> None:
         """Ignore all further batches. The next member of the group reads them again."""
@@ -162,7 +213,7 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         consumer = self.subscriber.consumer
-        if consumer is None:
+        if consumer is None or self.subscription.from_now:
             return
         mine = {
             KafkaPartition(*each): (offset, self._attempts.metadata(each, offset))

@@ -1,4 +1,4 @@
-"""The orchestrator's facts about a key that the model provider refuses: one pair of events for each incident."""
+"""The orchestrator's facts about a key that the model provider refuses. Each incident has a pair of events."""
 
 from typing import Annotated, Literal
 
@@ -11,10 +11,11 @@ KeyId = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class ProviderBlocked(BuildFact, type="provider.blocked"):
-    """The provider refuses a key since `since`, and every build that needs it waits. `key_id` is a hash of the key.
+    """The provider refuses a key since `since`, and every build that needs the key waits.
 
-    With a `model`, it refuses only calls of this model. The event is on the stream of the build that met the refusal
-    first; an incident has one such event, whatever the number of builds and replicas.
+    `key_id` is a hash of the key. With a `model`, the provider refuses only calls of that model. The event is in the
+    stream of the build that was refused first. An incident has one such event, however many builds and replicas there
+    are.
     """
 
     key_id: KeyId
@@ -26,7 +27,10 @@ class ProviderBlocked(BuildFact, type="provider.blocked"):
 
 
 class ProviderRecovered(BuildFact, type="provider.recovered"):
-    """The provider accepts the key again, and its builds go on. `since` is that of the `provider.blocked` it ends."""
+    """The provider accepts the key again, and the waiting builds continue.
+
+    `since` is as in the `provider.blocked` before.
+    """
 
     key_id: KeyId
     model: Word | None = None

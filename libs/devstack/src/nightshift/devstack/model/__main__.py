@@ -18,6 +18,7 @@ def main() -> None:
     """Load the scenario and serve until a signal arrives."""
     parser = argparse.ArgumentParser(prog="python -m nightshift.devstack.model", description=__doc__)
     parser.add_argument("--scenario", type=Path, help="scenario file; default: the built-in scenario")
+    parser.add_argument("--host", default=LOOPBACK, help="address to listen on; it checks no key")
     parser.add_argument("--port", type=int, default=8787)
     parser.add_argument(
         "--request-log", type=Path, help="append every request to this file, one JSON object a line"
@@ -37,7 +38,7 @@ def main() -> None:
         return
     config = uvicorn.Config(
         ModelServer(scenario, RequestLog(args.request_log)),
-        host=LOOPBACK,
+        host=args.host,
         port=args.port,
         loop="asyncio",
         http="h11",

@@ -1,4 +1,4 @@
-"""A request to the Messages API with what a scenario asks about it, and the checks that the real API makes."""
+"""A request to the Messages API: the properties that scenarios match, and the checks that the real API makes."""
 
 import hashlib
 import json

@@ -2,7 +2,7 @@
 
 
 class Invalid(Exception):
-    """The request breaks a rule of the API. The text is the message of the response, which has this status."""
+    """The request breaks a rule of the API. The text and the status are those of the response."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)

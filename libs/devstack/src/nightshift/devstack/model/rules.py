@@ -1,5 +1,6 @@
-"""The rules of the Messages API for models, parameters, fields and thinking. Errors use the vendor's text where
-known.
+"""The rules of the Messages API for models, parameters, fields and thinking.
+
+Errors use the vendor's text where known.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""The rules of the Messages API about the system prompt, the tools and the cache marks, with the vendor's words."""
+"""The rules of the Messages API for the system prompt, the tools and the cache marks, in the vendor's words."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -101,7 +101,9 @@ def _check_schema(schema: Any, place: str) -> None:
 
 
 def check_tool_choice(choice: Any, tools: Collection[str], *, thinks: bool) -> None:
-    """Raises Invalid for a choice that the API does not know, of a tool that is not there, or forced while thinking."""
+    """Raises Invalid for a tool choice that the API does not know, names a missing tool, or forces a tool while
+    thinking.
+    """
     if choice is None:
         return
     kind = str(choice.get("type")) if isinstance(choice, dict) else ""
@@ -117,7 +119,7 @@ def check_tool_choice(choice: Any, tools: Collection[str], *, thinks: bool) -> N
 
 
 def check_marks(body: Mapping[str, Any]) -> None:
-    """Raises Invalid for too many cache marks, one with a wrong form or place, and a long one after a short one."""
+    """Raises Invalid for too many cache marks, a mark with a wrong form or place, or a long mark after a short one."""
     found = list(_marks(body))
     if len(found) > _MOST_MARKS:
         raise Invalid(
@@ -142,7 +144,7 @@ def check_marks(body: Mapping[str, Any]) -> None:
 
 
 def lifetime(body: Mapping[str, Any]) -> str | None:
-    """Return the lifetime of the last cache mark of a valid request: `5m`, `1h`, or None without marks."""
+    """Return the lifetime of the last cache mark of a valid request, `5m` or `1h`, or None when there are no marks."""
     lifetimes = [str(mark.get("ttl", _MINUTES)) for _, _, mark in _marks(body)]
     return lifetimes[-1] if lifetimes else None
 

@@ -107,9 +107,9 @@ def _binary() -> str:
 
 
 async def _answers_metadata(child: Child, port: int) -> bool:
-    """Return whether the broker answers a metadata request, which is written by hand.
+    """Return whether the broker answers a metadata request.
 
-    Importing a Kafka client would take a quarter of a second.
+    The request is built from bytes here, because importing a Kafka client would take a quarter of a second.
     """
     request = struct.pack(">hhih", _METADATA, _METADATA_VERSION, 1, -1) + struct.pack(">i", _NO_TOPICS)
     try:

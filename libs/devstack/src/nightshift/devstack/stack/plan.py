@@ -68,8 +68,9 @@ def make_plan(
     ports: Mapping[str, int] | None = None,
     scenario: Path | None = None,
 ) -> Plan:
-    """Combine flags and environment variables to a plan. Raises BadPlan when they are wrong or contradict each
-    other.
+    """Combine flags and environment variables to a plan.
+
+    Raises BadPlan when they are wrong or contradict each other.
     """
     asked = {name.strip().replace("-", "_") for name in only} - {""}
     counts = {name.replace("-", "_"): count for name, count in (replicas or {}).items()}

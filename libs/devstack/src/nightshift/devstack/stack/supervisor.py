@@ -97,8 +97,9 @@ class Stack:
         self._write_state()
 
     def describe(self) -> dict[str, Any]:
-        """Return the addresses and process ids of all servers and services. The process id of a given server is
-        None.
+        """Return the addresses and process ids of all servers and services.
+
+        The process id of a given server is None.
         """
         found, state = self._found, {"home": str(self._plan.home)}  # type: tuple[Any, dict[str, Any]]
         if found.postgres is not None:

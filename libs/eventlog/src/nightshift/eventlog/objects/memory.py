@@ -8,8 +8,9 @@ from nightshift.eventlog.wire import Wire, called
 
 
 class MemoryObjectStore:
-    """The ObjectStore port over the dict `bodies`. Several stores on one dict act like several clients of one
-    server.
+    """The ObjectStore port over the dict `bodies`.
+
+    Several stores on one dict act like several clients of one server.
     """
 
     def __init__(self, bodies: dict[str, bytes] | None = None, *, wire: Wire | None = None) -> None:

@@ -181,12 +181,14 @@ def _translate(error: Exception) -> NightshiftError:
         if code in _MISSING:
             return NotFound(f"S3: {error}")
         if code in _MISCONFIGURED:
-            return ConfigurationError(f"S3: {error}", hint="check the NIGHTSHIFT_S3_… settings")
+            hint = "create the bucket" if code == "NoSuchBucket" else "check the NIGHTSHIFT_S3_ variables"
+            return ConfigurationError(f"S3: {error}", hint=hint)
         if _status(error) >= 500 or _status(error) == 429 or code in {"SlowDown", "RequestTimeout"}:
             return Unavailable(f"S3: {error}")
         return Fault(f"S3: {error}")
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return ConfigurationError(
-            f"S3: {error}", hint="set NIGHTSHIFT_S3_ACCESS_KEY and NIGHTSHIFT_S3_SECRET_KEY"
+            f"S3: {error}",
+            hint="set NIGHTSHIFT_S3_ACCESS_KEY and NIGHTSHIFT_S3_SECRET_KEY, or give the process an IAM role",
         )
     return Unavailable(f"S3: {error}")

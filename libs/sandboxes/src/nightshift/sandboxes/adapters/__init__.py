@@ -1,1 +1,1 @@
-"""One file for each vendor's SDK, its only importer."""
+"""The drivers that need a vendor's SDK. Each SDK is imported by one module only."""

@@ -1,7 +1,7 @@
-"""The E2B driver, on E2B's own SDK. The agent inside runs as one process for each request.
+"""The driver for E2B, on E2B's SDK. For each request it runs the agent in the sandbox as a new process.
 
-At E2B a timeout ends only the direct child, output that no client reads is lost, sandboxes vanish, and stdout is text.
-So commands run under the agent's supervisor, large data goes through files, and every connect checks the sandbox anew.
+At E2B a timeout ends only the direct child, unread output is lost, sandboxes disappear, and stdout is text. So commands
+run under the agent's supervisor, large data goes through files, and every connect checks the sandbox again.
 """
 
 import asyncio
@@ -57,26 +57,28 @@ from nightshift.sandboxes.errors import (
 from nightshift.sandboxes.port import HOME, DriverName, HostTraffic, NetworkRules, SandboxInfo
 
 _STATE = f"{HOME}/.nightshift"
-#: E2B runs a command in a login shell. In this home it finds no profile that a command of the build may have changed.
+#: E2B runs commands in a login shell. With this home the shell finds no profile, which a command of the build could
+#: have changed.
 _SHELL_HOME = "/nonexistent"
 _BOOT = (
     f"import os,sys;os.environ['HOME']={HOME!r};sys.path.insert(0,{_STATE!r});"
     "from agent.main import main;main(sys.argv[1:])"
 )
-#: The kernel takes 128 KiB for one variable of the environment.
+#: One environment variable may have 128 KiB in the kernel.
 _PART_CHARS = 96 * 1024
 _SPOOL_BYTES = 8 * 1024 * 1024
-#: Statuses with which E2B refuses every further create: an unknown template, a lifetime above the plan, no credit.
+#: HTTP statuses after which E2B will refuse the same request again: unknown template, lifetime above the plan, no
+#: credit.
 _REFUSED = frozenset((400, 402, 403, 404, 422))
 #: The exit code of a shell for a program that does not exist.
 _NOT_FOUND = 127
-#: Errors of the SDK that pass by themselves.
+#: Errors of the SDK after which a later attempt may succeed.
 _PASSING = (TimeoutException, RateLimitException, ServiceBusyException, httpx.HTTPError)
 
 
 @dataclass(frozen=True, slots=True)
 class E2BOptions:
-    """`lifetime_s`: seconds without use after which E2B ends a sandbox by itself."""
+    """How to reach E2B, and how sandboxes are created. E2B ends a sandbox after `lifetime_s` seconds without use."""
 
     api_key: str
     owner: str = "nightshift"
@@ -92,7 +94,7 @@ class E2BOptions:
 
 
 class E2BDriver:
-    """Implements SandboxDriver. The template needs python3 (3.8 or newer) and bash; E2B's base template has both."""
+    """The SandboxDriver port on E2B. The template needs bash and python3 (3.8 or newer), as E2B's base template has."""
 
     name: DriverName = "e2b"
 
@@ -130,7 +132,7 @@ class E2BDriver:
     async def _created(
         self, tags: Mapping[str, str], metadata: Mapping[str, str], network: NetworkRules | None
     ) -> AsyncSandbox:
-        # The same key for the same generation: a create whose answer was lost makes no second sandbox.
+        # The same key for the same generation, so that a repeated create after a lost answer makes no second sandbox.
         key = uuid5(NAMESPACE_URL, f"nightshift/{tags['owner']}/{tags['build']}/{tags['generation']}")
         try:
             with _errors():
@@ -147,7 +149,7 @@ class E2BDriver:
             raise self._final(error, "create") from error
 
     def _final(self, error: SandboxUnavailable, what: str) -> Exception:
-        """Return the error as ProviderRefused when the same request will be refused again, otherwise as it is."""
+        """Return ProviderRefused when E2B will refuse the same request again, otherwise the error itself."""
         cause = error.__cause__
         if not isinstance(cause, TemplateException | NotFoundException) and not (
             isinstance(cause, SandboxException) and cause.status_code in _REFUSED
@@ -196,10 +198,10 @@ class E2BDriver:
     async def _hello(
         self, sandbox: AgentSandbox, box: AsyncSandbox, *, generation: str | None = None
     ) -> str | None:
-        """Return the generation inside the sandbox, or None when its journal is missing.
+        """Return the generation in the sandbox's journal, or None when the journal is missing.
 
-        When the agent does not answer, installs its files anew, because commands may have removed or changed them.
-        Raises _Broken when that does not help. `generation` is set only while a sandbox is created.
+        When the agent does not answer, installs its files again, because commands may have changed them. Raises _Broken
+        when that does not help. `generation` is given only while a sandbox is created.
         """
         with suppress(AnswerCut):
             return await sandbox.hello(generation=generation)
@@ -226,7 +228,7 @@ class E2BDriver:
         return found
 
     async def visited_at(self, sandbox_id: str) -> datetime | None:
-        """Visitors reach E2B's own proxy, which counts for nobody."""
+        """Return None: visitors use E2B's own proxy, so their visits are not counted."""
         return None
 
     async def kill(self, sandbox_id: str) -> None:
@@ -238,22 +240,22 @@ class E2BDriver:
 
 
 def _network(rules: NetworkRules | None) -> SandboxNetworkOpts | None:
-    """E2B allows a host by name only while everything else is denied."""
+    """Return E2B's network options for these rules. E2B allows host names only when all other traffic is denied."""
     return None if rules is None else {"allow_out": sorted(rules.hosts), "deny_out": [ALL_TRAFFIC]}
 
 
 class _NoPython(AnswerCut):
-    """The shell found no `python3`."""
+    """The shell in the sandbox found no `python3`."""
 
 
 class _Broken(SandboxUnavailable):
-    """The sandbox runs, but its agent does not answer, also after a new installation of its files."""
+    """The sandbox runs, but its agent does not answer even after its files were installed again."""
 
 
 def preview_behind(sandbox_url: str, route: str) -> str:
-    """The address of a preview behind the installation's own proxy. `route` is `<port>-<sandbox id>`.
+    """Return the URL of a preview behind the installation's own proxy. `route` is `<port>-<sandbox id>`.
 
-    The route becomes the first part of the host name, as at E2B. An IP address and localhost have no subdomains:
+    The route becomes the first label of the host name, as at E2B. IP addresses and localhost have no subdomains, so
     there it becomes the first part of the path.
     """
     parts = urlsplit(sandbox_url)
@@ -264,7 +266,7 @@ def preview_behind(sandbox_url: str, route: str) -> str:
 
 
 class _Channel:
-    """Runs the agent as one process for each request."""
+    """Runs the agent in the sandbox as a new process for each request."""
 
     def __init__(self, box: AsyncSandbox, options: E2BOptions) -> None:
         self._box = box
@@ -297,14 +299,15 @@ class _Channel:
                     await self._box.files.remove(f"{name}.out")
 
     async def _run(self, request: Mapping[str, Any], answer_path: str, body_path: str) -> dict[str, str]:
-        """Run the agent once. The request goes through the environment: a file would need room on the disk."""
+        """Run the agent once and return its answer. Environment variables hold the request: the disk may be full."""
         asked = base64.b64encode(json.dumps(request).encode()).decode()
         parts = [asked[at : at + _PART_CHARS] for at in range(0, len(asked), _PART_CHARS)]
         environment = {f"{REQUEST_PART}{number}": part for number, part in enumerate(parts)}
         arguments = ["once", HOME, answer_path, body_path, str(len(parts))]
         command = shlex.join(["python3", "-I", "-S", "-c", _BOOT, *arguments])
         try:
-            # timeout=0: the client bounds the whole exchange; E2B's timeout would leave grandchildren behind.
+            # timeout=0: our client limits the time of the whole exchange. E2B's timeout would leave grandchildren
+            # running.
             done = await self._box.commands.run(command, timeout=0, envs={"HOME": _SHELL_HOME, **environment})
             answer: dict[str, str] = json.loads(done.stdout)
         except CommandExitException as error:
@@ -324,7 +327,9 @@ class _Channel:
 
     @asynccontextmanager
     async def _kept_alive(self) -> AsyncIterator[None]:
-        """Extend the sandbox's lifetime at E2B at once when a third of it has passed, and each third from then on."""
+        """Extend the sandbox's lifetime at E2B every third of the lifetime while the block runs, and at once when that
+        is due.
+        """
         third = self._options.lifetime_s / 3
         if time.monotonic() - self._extended > third:
             await self._extend()
@@ -332,7 +337,7 @@ class _Channel:
         async def extend_while_open() -> None:
             while True:
                 await asyncio.sleep(third)
-                with suppress(*_PASSING, SandboxException):  # the exchange itself tells what is wrong
+                with suppress(*_PASSING, SandboxException):  # the exchange itself raises the error
                     await self._extend()
 
         extending = asyncio.create_task(extend_while_open())
@@ -353,6 +358,9 @@ class _Channel:
     async def take_traffic(self) -> Sequence[HostTraffic]:
         return []
 
+    async def group_usage(self) -> None:
+        return None
+
     async def pause(self) -> None:
         with _errors():
             await self._box.pause()
@@ -368,7 +376,10 @@ class _Channel:
 
 @contextmanager
 def _errors(*, gone_is_fine: bool = False) -> Any:
-    """Translates the SDK's errors. A sandbox that does not run is gone: connecting would have resumed a paused one."""
+    """Translate the SDK's errors.
+
+    A sandbox that does not run counts as gone, because connecting would have resumed it.
+    """
     try:
         yield
     except (SandboxNotFoundException, SandboxNotRunningException) as error:

@@ -1,15 +1,16 @@
-"""The form of an answer: a header, then frames."""
+"""Writes the answer to a request: a header, then frames of data."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .wire import END, Refusal, Writer, frame, json_frame
+from .wire import END, FULL, Refusal, Writer, frame, json_frame
 
 
 def with_output(state: dict[str, Any], out: bytes, err: bytes) -> tuple[dict[str, Any], Iterator[bytes]]:
-    """The answer that holds the state of an ended call and both outputs."""
+    """Return the answer for an ended call: its state, and both of its output streams."""
     return {**state, "output": True}, (frame(data) + END if data else END for data in (out, err))
 
 
@@ -20,7 +21,7 @@ def framed(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def answer(operation: Callable[[], Any], out: Writer) -> bool:
-    """Run the operation and write its whole answer. Returns whether it succeeded."""
+    """Run the operation and write its answer, also when it fails. Returns whether it succeeded."""
     done = False
     try:
         result = operation() or {}
@@ -28,7 +29,7 @@ def answer(operation: Callable[[], Any], out: Writer) -> bool:
         if isinstance(result, dict):
             out.write(json_frame(result))
         else:
-            first = next(frames)  # computed before the header, so that a Refusal is still an answer
+            first = next(frames)  # computed before the header, so that a Refusal can still be the answer
             out.write(json_frame(head) + first)
             for following in frames:
                 out.write(following)
@@ -38,7 +39,8 @@ def answer(operation: Callable[[], Any], out: Writer) -> bool:
     except (BrokenPipeError, ConnectionError):
         return False
     except OSError as error:
-        out.write(json_frame({"error": "denied", "message": str(error)}))
+        said = FULL if error.errno == errno.ENOSPC else str(error)
+        out.write(json_frame({"error": "denied", "message": said}))
     except MemoryError:
         out.write(
             json_frame({"error": "too_large", "message": "the sandbox's agent has no memory left for this"})

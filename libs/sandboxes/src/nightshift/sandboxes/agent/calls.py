@@ -20,8 +20,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import command_supervisor
+from .answering import with_output
 from .confined_paths import READ, require_regular
 from .journal import Journal
+from .looks import SHOWN, Look
 from .wire import Refusal, checked_call_id, file_chunks
 
 
@@ -34,7 +36,7 @@ class Calls:
         return os.path.join(self._outputs, checked_call_id(call_id).replace("/", "~"))
 
     def start(self, **spec: Any) -> dict[str, Any]:
-        """Run the command of this CallSpec unless the call began before. Returns the call's state now."""
+        """Run the command of this CallSpec, unless the call began before. Returns the state of the call."""
         call_id = checked_call_id(spec["call_id"])
         with self._journal.lock(call_id, wait=False) as lock:
             if lock is None:
@@ -59,9 +61,9 @@ class Calls:
         return ended
 
     def stop(self, call_id: str, grace_s: float) -> dict[str, Any]:
-        """Make the supervisor end everything that the call started. Returns the state after at most 10 seconds.
+        """Make the supervisor kill everything that the call started. Returns the state after at most 10 seconds.
 
-        With `grace_s` 0 the supervisor kills at once.
+        With `grace_s` 0 the supervisor kills at once, otherwise it sends SIGTERM first.
         """
         number = signal.SIGTERM if grace_s > 0 else signal.SIGUSR1
         give_up = time.monotonic() + 10
@@ -76,14 +78,14 @@ class Calls:
                     os.kill(began["pid"], signal.SIGCONT)  # a command may have stopped it
 
     def note(self, call_id: str, text: str | None) -> dict[str, Any]:
-        """Note `text` for the call unless something was noted before. Returns the first note, or None."""
+        """Store a text for the call, unless it has one. Returns the stored text, or None when there is none."""
         if text is not None and self._journal.find(checked_call_id(call_id), "note") is None:
             self._journal.add(call_id, "note", text)
         return {"text": self._journal.find(checked_call_id(call_id), "note")}
 
     @contextlib.contextmanager
     def once(self, call_id: str | None) -> Iterator[bool]:
-        """Yields False when a block of this call has ended without an error before, else True."""
+        """Yield True unless a block of this call has already ended without an error."""
         if call_id is None:
             yield True
             return
@@ -94,7 +96,10 @@ class Calls:
                 self._journal.add(call_id, "done", True)
 
     def output(self, call_id: str, stream: str, offset: int, limit: int) -> Iterator[bytes]:
-        """Yields at most `limit` bytes of the kept output from `offset`; nothing when a command removed the output."""
+        """Yield up to `limit` bytes of the kept output from `offset`.
+
+        Yields nothing when a command removed the output.
+        """
         if stream not in ("out", "err"):
             raise Refusal("bad_request", "no such stream")
         path = os.path.join(self._output_dir(call_id), stream)
@@ -107,6 +112,32 @@ class Calls:
             file.seek(offset)
             yield from file_chunks(file, limit)
 
+    def look(self, call_id: str, reader: str) -> tuple[dict[str, Any], Iterator[bytes]]:
+        """Return the state and what both streams have had since the last look of another reader than this call."""
+        state = self.wait(call_id, 0)
+        if state["state"] == "unknown":
+            return state, iter(())
+        folder = self._output_dir(call_id)
+        sizes = tuple(_size(os.path.join(folder, name)) for name in ("out", "err"))
+        # A record for each look: the last one says where the next begins, those before it repeat a look.
+        last, number = Look(), 0
+        while (found := self._journal.find(call_id, f"look{number}")) is not None:
+            last, number = Look(*found), number + 1
+        look = last.next(checked_call_id(reader), sizes)
+        self._journal.add(call_id, f"look{number}", look)
+        out, err = (
+            b"".join(self.output(call_id, name, max(look.start[number], sizes[number] - SHOWN), SHOWN))
+            for number, name in enumerate(("out", "err"))
+        )
+        return with_output(state, out, err)
+
     def _ended(self, call_id: str) -> dict[str, Any]:
         end, folder = self._journal.find(call_id, "exit"), self._output_dir(call_id)
         return {"state": "died" if end is None else "finished", "folder": folder, **(end or {})}
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path, follow_symlinks=False).st_size
+    except OSError:
+        return 0

@@ -1,14 +1,14 @@
-"""What every command gets beside its own arguments: environment variables, git's lowest settings, a long script."""
+"""What every command receives besides its arguments: environment variables, default git settings, a long script."""
 
 from __future__ import annotations
 
 import os
 
-#: The kernel takes 128 KiB for one argument.
+#: One argument may have 128 KiB in the kernel.
 _LONGEST_ARGUMENT = 100_000
-#: Names the call in the environment of everything that its command starts.
+#: The environment variable with the call's id. Everything that a command starts inherits it.
 MARK = "NIGHTSHIFT_CALL_ID"
-#: Nothing may wait for a person, and git can commit at once. A command's own settings win.
+#: Programs must not wait for a person, and git must be able to commit. A command's own settings override these.
 ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "PAGER": "cat",
@@ -32,7 +32,7 @@ GIT_CONFIG = """[user]
 
 
 def within_limit(argv: list[str]) -> list[str]:
-    """Give a long shell command in an open file, because it is too long for an argument."""
+    """Return the arguments. A shell command that is too long for an argument is passed through an open file."""
     if argv[:2] != ["bash", "-c"] or len(argv[2].encode("utf-8", "surrogatepass")) <= _LONGEST_ARGUMENT:
         return argv
     handle = unnamed_file()
@@ -44,7 +44,7 @@ def within_limit(argv: list[str]) -> list[str]:
 
 
 def unnamed_file() -> int:
-    """Open a new file without a name, for reading and writing by this process and those that inherit it."""
+    """Open a new file without a name, which this process and those that inherit the descriptor can read and write."""
     try:
         return os.memfd_create("nightshift", os.MFD_CLOEXEC)
     except OSError:  # refused where no cgroup counts the memory of such files

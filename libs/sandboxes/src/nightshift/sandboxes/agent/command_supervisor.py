@@ -1,6 +1,4 @@
-"""The parent process of one command. It starts the command, keeps a bounded part of its output, and ends it at its
-timeout.
-"""
+"""The parent process of one command: starts it, keeps a limited part of its output, and ends it at its timeout."""
 
 from __future__ import annotations
 
@@ -27,15 +25,18 @@ _GIT_CONFIG = f"[include]\n\tpath = /etc/gitconfig\n{GIT_CONFIG}"
 
 
 def spawn(outputs: str, spec: dict[str, Any], lock: int, record_start: Callable[[int], None]) -> None:
-    """Start the supervisor in a session of its own. Returns at once. Raises OSError when no process can be started.
+    """Start the supervisor of a command in a session of its own. Returns at once. Raises OSError when that fails.
 
-    Calls `record_start` with the supervisor's pid. The supervisor starts the command after `record_start` has returned.
-    `outputs` is the directory for the command's output. `lock` is an open descriptor of the journal that holds the
-    call's lock; the supervisor keeps it open until the end is recorded. The caller must be a process that ends with its
-    request: process 1 then adopts the supervisor.
+    - `outputs`: the directory for the command's output.
+    - `lock`: a descriptor of the journal that holds the call's lock. The supervisor keeps it open until it has recorded
+      the end of the command.
+    - `record_start`: called with the supervisor's pid. Only after it has returned does the supervisor start the
+      command.
+
+    The caller must be a process that ends with its request, so that process 1 adopts the supervisor.
     """
     recorded, record = os.pipe()
-    # The supervisor inherits this: a stop has no effect until the supervisor handles the signal.
+    # The supervisor inherits this, so a stop has no effect until the supervisor handles the signal.
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     try:
@@ -43,7 +44,7 @@ def spawn(outputs: str, spec: dict[str, Any], lock: int, record_start: Callable[
         if pid == 0:
             try:
                 os.close(record)
-                if os.read(recorded, 1):  # nothing when the caller ended before it recorded the start
+                if os.read(recorded, 1):  # empty when the caller ended before it recorded the start
                     os.setsid()
                     _detach(lock)
                     CommandSupervisor(outputs, spec, lock).run()
@@ -57,7 +58,7 @@ def spawn(outputs: str, spec: dict[str, Any], lock: int, record_start: Callable[
 
 
 def _detach(lock: int) -> None:
-    """Close every inherited descriptor but the lock, ignore hang-ups, and adopt orphaned descendants."""
+    """Close every inherited descriptor except the lock, ignore hang-ups, and adopt orphaned descendants."""
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
@@ -70,7 +71,7 @@ def _detach(lock: int) -> None:
 
 
 def close_others(*keep: int) -> None:
-    """Close every open descriptor but these and the three standard streams."""
+    """Close every open descriptor except these and the three standard streams."""
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and int(name) not in keep:
             with contextlib.suppress(OSError):  # the one of the listing itself
@@ -78,7 +79,7 @@ def close_others(*keep: int) -> None:
 
 
 class _Kept:
-    """One output stream. Writes its first `limit` bytes to a file, and keeps only the end of the rest."""
+    """One output stream: its first `limit` bytes go to a file, and of the rest only the end is kept."""
 
     def __init__(self, folder: str, name: str, limit: int) -> None:
         self._folder = folder
@@ -103,7 +104,7 @@ class _Kept:
                 self.kept += reserve.use(self._folder, lambda: os.write(file, data))
 
     def finish(self) -> None:
-        """Write the end of a stream that was longer than the limit, after a note about the bytes between."""
+        """Write the end of a stream that exceeded the limit, after a note about the dropped bytes."""
         if self._tail:
             dropped = self.total - self.kept - len(self._tail)
             note = f"\n[... {dropped} bytes were not kept ...]\n" if dropped > 0 else ""
@@ -112,7 +113,7 @@ class _Kept:
 
 
 def _new_file(folder: str, name: str) -> int | None:
-    """Create the output file. Returns None when a command or a full disk prevents that; the output is then lost."""
+    """Create the output file. Returns None when a command or a full disk prevents that; then the output is lost."""
     path = os.path.join(folder, name)
     try:
         reserve.use(folder, lambda: os.makedirs(folder, exist_ok=True))
@@ -195,7 +196,7 @@ class CommandSupervisor:
             os._exit(127)
 
     def _git(self) -> dict[str, str]:
-        """Write the lowest of git's settings beside the output. Returns the variable that names the file."""
+        """Write the default git settings to a file beside the output. Returns the variable that names the file."""
         path = os.path.join(self._outputs, "gitconfig")
         try:
             with open(path, "w", encoding="ascii") as file:
@@ -205,9 +206,9 @@ class CommandSupervisor:
         return {"GIT_CONFIG_SYSTEM": path}
 
     def _watch(self, selector: selectors.BaseSelector) -> int:
-        """Wait for the end of the command, or end it after a stop or its timeout. Returns its wait status.
+        """Wait until the command ends, or end it after a stop or its timeout. Returns its wait status.
 
-        Does not end processes that the command left in the background.
+        Processes that the command left in the background keep running.
         """
         timeout = self._spec["timeout_s"]
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -222,7 +223,7 @@ class CommandSupervisor:
             self._pump(selector, left)
 
     def _pump(self, selector: selectors.BaseSelector, timeout: float | None) -> bool:
-        """Read once from every stream that has data. Returns False when none had."""
+        """Read once from every stream that has data. Returns False when no stream had any."""
         found = False
         for key, _ in selector.select(timeout):
             with contextlib.suppress(BlockingIOError):
@@ -238,13 +239,16 @@ class CommandSupervisor:
         return found
 
     def _drain(self, selector: selectors.BaseSelector) -> None:
-        """Read the output that the command wrote before it ended, for at most one second."""
+        """Read the output that the command wrote before its end, for at most one second."""
         until = time.monotonic() + 1.0
         while time.monotonic() < until and self._pump(selector, 0):
             pass
 
     def _reap(self) -> int | None:
-        """Reap ended children, adopted orphans too. Returns the command's wait status, or None while it runs."""
+        """Collect ended children, including adopted orphans.
+
+        Returns the command's wait status, or None while it runs.
+        """
         status = None
         while True:
             try:
@@ -257,7 +261,7 @@ class CommandSupervisor:
                 status = got
 
     def _end(self) -> int:
-        """End the command's process group, with SIGTERM and then SIGKILL. Returns the command's wait status."""
+        """End the process group of the command: SIGTERM, then SIGKILL. Returns the command's wait status."""
         status = None
         for signal_number, seconds in ((signal.SIGTERM, self._grace_s), (signal.SIGKILL, math.inf)):
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -269,7 +273,7 @@ class CommandSupervisor:
         return status or 0
 
     def _kill_all(self) -> None:
-        """Kill every descendant, in rounds until none is left, because a killed process may have forked meanwhile."""
+        """Kill all descendants, repeatedly until none is left, because a process may fork while others are killed."""
         for _ in range(200):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._child, signal.SIGKILL)
@@ -283,7 +287,7 @@ class CommandSupervisor:
             time.sleep(0.005)
 
     def _outlive(self, selector: selectors.BaseSelector) -> None:
-        """Read while background processes hold the pipes: without a reader their next write would kill them."""
+        """Keep reading while background processes hold the pipes. Without a reader their next write would kill them."""
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         while len(selector.get_map()) > 1:
             self._reap()

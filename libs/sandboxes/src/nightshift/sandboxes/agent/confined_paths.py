@@ -1,7 +1,8 @@
-"""Opens paths so that they cannot lead out of the workspace.
+"""Opens paths in such a way that they cannot lead out of the workspace.
 
-Each part of a path is opened relative to a directory handle and without following a symlink; a symlink is read, and its
-target is walked by the same rules. So a command that swaps directories and symlinks meanwhile reaches nothing outside.
+Each part of a path is opened relative to a directory handle, without following symlinks. The target of a symlink is
+read and walked by the same rules. So nothing outside is reached, even when a command swaps directories and symlinks
+meanwhile.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from .wire import Refusal
+from .wire import FULL, Refusal
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -20,13 +21,13 @@ _MAX_LINKS = 40
 
 
 class Root:
-    """The directory that no path may leave."""
+    """The directory that no path may leave: the workspace."""
 
     def __init__(self, path: str) -> None:
         self.path = os.path.normpath(path)
 
     def relative(self, path: str) -> list[str]:
-        """Split a path, absolute or relative to the root, into the parts below the root. Keeps `..` for the walk.
+        """Split a path, which is absolute or relative to the root, into its parts below the root. `..` is kept.
 
         Raises Refusal when an absolute path is outside the root.
         """
@@ -41,10 +42,10 @@ class Root:
 
     @contextlib.contextmanager
     def parent(self, path: str, *, make: bool = False, follow: bool = True) -> Iterator[tuple[int, str]]:
-        """Open the directory that holds the last part. Yields its handle and the name of the part.
+        """Open the directory that contains the last part of a path. Yields its handle and the name of that part.
 
-        With `make`, missing directories are made. Without `follow`, only the last part may be a symlink, and it is not
-        followed. An OSError in the block becomes a Refusal.
+        With `make`, missing directories are created. Without `follow`, only the last part may be a symlink, which is
+        not followed. An OSError in the block becomes a Refusal.
         """
         walk = _Walk(self, make, follow)
         try:
@@ -61,7 +62,10 @@ class Root:
 
 
 class _Walk:
-    """One walk down a path. It keeps a stack of handles, so `..` goes one handle back and never reaches the kernel."""
+    """One walk down a path.
+
+    It keeps a stack of open directories, so that `..` means the one before and never reaches the kernel.
+    """
 
     def __init__(self, root: Root, make: bool, follow: bool) -> None:
         self._root = root
@@ -100,7 +104,7 @@ class _Walk:
         try:
             target = os.readlink(part, dir_fd=self._handles[-1])
         except OSError as error:
-            if error.errno in (errno.EINVAL, errno.ENOENT):  # no symlink, or not there
+            if error.errno in (errno.EINVAL, errno.ENOENT):  # not a symlink, or it does not exist
                 return None
             raise
         self._links += 1
@@ -120,7 +124,7 @@ class _Walk:
 
 
 def problem(error: OSError, path: str) -> Refusal:
-    """The Refusal for an OSError about this path."""
+    """Return the Refusal for an OSError about this path."""
     kinds = {
         errno.ENOENT: ("not_found", "does not exist"),
         errno.EISDIR: ("is_directory", "is a directory"),
@@ -132,7 +136,7 @@ def problem(error: OSError, path: str) -> Refusal:
         errno.EPERM: ("denied", "not permitted"),
         errno.EROFS: ("denied", "read-only"),
         errno.ENXIO: ("invalid", "is not a regular file"),
-        errno.ENOSPC: ("too_large", "no space left"),
+        errno.ENOSPC: ("too_large", FULL),
         errno.EFBIG: ("too_large", "file too large"),
         errno.ENAMETOOLONG: ("invalid", "name too long"),
     }

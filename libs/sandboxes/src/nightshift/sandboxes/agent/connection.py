@@ -1,4 +1,4 @@
-"""A client's connection to the agent: one request each."""
+"""A client's connection to the agent, with one request."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Callable
 from .event_loop import READ, WRITE, EventLoop, Timer
 from .wire import LENGTH
 
-#: The largest header of a request, in bytes: a command of 200,000 characters in JSON.
+#: The largest header of a request, in bytes: room for a command of 200,000 characters in JSON.
 _MOST_HEADER = 4 * 1024 * 1024
-#: Seconds in which a client must have sent its header, or closed after the whole answer.
+#: Seconds within which a client must send its header, and must close after the answer.
 _CLIENT_S = 30.0
 
 
 class Connection:
-    """One request of a client: reads the header, and writes the answer without blocking."""
+    """One request of a client: reads the header and writes the answer, without blocking the event loop."""
 
     def __init__(
         self, loop: EventLoop, sock: socket.socket, dispatch: Callable[[Connection, bytes], None]
     ) -> None:
-        """Calls `dispatch` with the header of the request."""
+        """Read the header of the request, then call `dispatch` with it."""
         self._dispatch = dispatch
         self._loop = loop
         self.sock = sock
@@ -34,7 +34,7 @@ class Connection:
         self._loop.watch(sock.fileno(), self._read_header)
 
     def _read_header(self) -> None:
-        """Read exactly the header, so that a forked process can read the body from the socket."""
+        """Read no byte beyond the header, so that a forked process can read the body from the socket."""
         try:
             data = self.sock.recv(self._wanted)
         except BlockingIOError:
@@ -70,7 +70,7 @@ class Connection:
         self.close()
 
     def answer(self, data: bytes) -> None:
-        """Send the whole answer, then wait until the client closes: an earlier close would discard the answer."""
+        """Send the answer, then wait until the client closes. Closing first would discard the answer."""
         self._out = data
         self._expiry = self._loop.later(_CLIENT_S, self.close)
         self._send()
@@ -90,7 +90,7 @@ class Connection:
             self.sock.shutdown(socket.SHUT_WR)
 
     def release(self) -> None:
-        """Close this process's copy of the socket: a forked process goes on with it."""
+        """Close this process's copy of the socket, because a forked process continues with it."""
         self._cancel_expiry()
         self._loop.unwatch(self.sock.fileno())
         self.sock.close()

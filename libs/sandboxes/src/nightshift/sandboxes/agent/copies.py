@@ -1,4 +1,4 @@
-"""Keeps contents of files that are about to be overwritten: as a clone, a copy, or another hard link."""
+"""Keeps the content of files that are about to be overwritten, as a clone, a copy or a hard link."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Copies:
-    """Copies of files in one folder, by the rows of the files."""
+    """Kept contents of files in one folder. A file is found by its row (see rows.py)."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
 
     def take(self, parent: int, name: str, row: Row, deadline: float) -> bool:
-        """Keep the content of the file with this row. Returns False when the file was changed meanwhile.
+        """Keep the content of the file with this row. Returns False when the file has changed meanwhile.
 
-        Copies until `deadline`, a time of the monotonic clock, and makes hard links from then on: these are quick, and
-        guard against all but a write into the same file.
+        Clones or copies until `deadline` (monotonic time), and makes hard links afterwards. A hard link is quick, but
+        does not protect from writes into the same file.
         """
         path = self._path(row)
         if os.path.exists(path):
@@ -41,16 +41,17 @@ class Copies:
         return True
 
     def matches(self, row: Row, now: list[Any]) -> bool:
-        """Whether the file that `open` returns, or else the one in the workspace, with this stat, is as the row says.
+        """Return whether the content that `open` returns, or else the file with the stat `now`, is still that of the
+        row.
 
-        A link has another ctime, so only mode, size and modification time can be compared.
+        A hard link changes the ctime, so then only mode, size and modification time are compared.
         """
         if os.path.exists(self._path(row)):
             return True
         return now[:3] == row[1:CTIME] if os.path.exists(self._link(row)) else now == row[1 : INODE + 1]
 
     def open(self, row: Row) -> BinaryIO | None:
-        """Open a kept content. Returns None when there is none of this row."""
+        """Open the kept content for this row, or return None when there is none."""
         if row[KIND] == "file":
             for path in (self._path(row), self._link(row)):
                 with contextlib.suppress(FileNotFoundError):
@@ -58,7 +59,7 @@ class Copies:
         return None
 
     def keep(self, rows: Iterable[Row]) -> None:
-        """Remove all copies but those of these rows."""
+        """Remove all kept contents except those of these rows."""
         wanted = {path for row in rows for path in (self._path(row), self._link(row))}
         for name in os.listdir(self.folder):
             path = os.path.join(self.folder, name)
@@ -74,7 +75,7 @@ class Copies:
 
 
 def _copy(file: BinaryIO, path: str, deadline: float) -> bool:
-    """Clone or copy the open file. Returns False, and leaves no file, when the time is over or the disk is full."""
+    """Clone or copy an open file. When the time is over or the disk is full, leaves no file and returns False."""
     new = f"{path}.new"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(new)

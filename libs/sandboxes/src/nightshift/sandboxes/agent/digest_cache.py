@@ -1,4 +1,4 @@
-"""Remembers the digests of files by their stat, so that an unchanged file is not read again."""
+"""Remembers digests of files by their stat, so that an unchanged file is not read again."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import json
 import os
 import time
 
-#: Nanoseconds that a change must be old: a later change within the clock's tick would leave the same stat.
+#: A change must be this old (nanoseconds), because a second change within the same tick of the clock has the same stat.
 _SETTLED_NS = 100_000_000
 
 
 class DigestCache:
-    """A cache in one file. A missing or damaged file counts as an empty cache.
+    """A cache of digests in one file. A missing or damaged file counts as an empty cache.
 
-    With `fresh`, no remembered digest is used, but new ones are still remembered.
+    With `fresh`, remembered digests are not used, but new ones are remembered.
     """
 
     def __init__(self, path: str, fresh: bool = False) -> None:
@@ -26,7 +26,7 @@ class DigestCache:
             self._before = dict(json.load(file).items())
 
     def find(self, path: str, found: os.stat_result) -> str | None:
-        """The digest of the file with this stat. Returns None when it must be read."""
+        """Return the digest of the file with this stat, or None when the file must be read."""
         known = self._before.get(path)
         if self._fresh or not isinstance(known, list) or known[:-1] != _key(found):
             return None
@@ -34,20 +34,20 @@ class DigestCache:
         return str(known[-1])
 
     def remember(self, path: str, before: os.stat_result, after: os.stat_result, digest: str) -> None:
-        """Keep the digest when the file did not change while it was read, nor shortly before."""
+        """Remember the digest, unless the file changed while it was read or shortly before."""
         if _key(before) == _key(after) and time.time_ns() - after.st_ctime_ns > _SETTLED_NS:
             self._now[path] = [*_key(after), digest]
 
     def keep_all(self) -> None:
-        """Keep the remembered digests of files that are not looked up too."""
+        """Keep also the remembered digests of files that nobody asks for before `save`."""
         self._now = {**self._before, **self._now}
 
     def trust(self, path: str, found: os.stat_result, digest: str) -> None:
-        """Keep the digest of a file that this process has just written while nothing else ran."""
+        """Remember the digest of a file that this process just wrote while nothing else ran."""
         self._now[path] = [*_key(found), digest]
 
     def save(self) -> None:
-        """Write the file unless nothing changed. A full disk only means that files are read again."""
+        """Write the cache to its file, if it changed. When the disk is full, files are read again later."""
         if self._now != self._before:
             with contextlib.suppress(OSError), open(self._path, "wb") as file:
                 file.write(json.dumps(self._now, separators=(",", ":")).encode("ascii"))

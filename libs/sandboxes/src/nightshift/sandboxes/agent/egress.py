@@ -1,7 +1,7 @@
-"""The listeners of a local sandbox to which programs inside connect for the network outside.
+"""The sockets in a local sandbox to which programs connect for the network outside.
 
-Process 1 opens them on the sandbox's loopback. It hands them to the host, whose proxy accepts the connections: a socket
-stays in the network namespace in which it was made.
+Process 1 opens them on the sandbox's loopback and passes them to the host, where the proxy accepts the connections.
+That works because a socket stays in the network namespace in which it was made.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import array
 import contextlib
 import socket
 
-#: The port of the proxy, as the variables in `local/network.py` name it.
+#: The port of the proxy. The environment variables in `local/network.py` name it.
 PROXY_PORT = 3128
 
 
 def open_listeners() -> list[socket.socket]:
-    """Open the listeners. Returns an empty list when the port cannot be had."""
+    """Open the listening sockets. Returns an empty list when the port is not available."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     with contextlib.suppress(OSError):
         listener.bind(("127.0.0.1", PROXY_PORT))
@@ -26,6 +26,6 @@ def open_listeners() -> list[socket.socket]:
 
 
 def hand_over(connection: socket.socket, listeners: list[socket.socket]) -> None:
-    """Send the listeners to the host."""
+    """Send the listening sockets to the host over this connection."""
     fds = array.array("i", [listener.fileno() for listener in listeners])
     connection.sendmsg([b"\1"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)] if listeners else [])

@@ -1,4 +1,4 @@
-"""A small event loop: file descriptors, timers and ends of child processes. One thread, callbacks only."""
+"""A small event loop with callbacks for file descriptors, timers and ended child processes. Single-threaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 
 
 class Timer:
-    """A callback at a time. `cancel` drops it."""
+    """A callback at a given time. `cancel` prevents it."""
 
     def __init__(self, callback: Callable[[], None]) -> None:
         self.callback: Callable[[], None] | None = callback
@@ -38,7 +38,7 @@ class EventLoop:
         self.watch(self._wakeup, self._reap)
 
     def watch(self, fd: int, callback: Callable[[], object], events: int = READ) -> None:
-        """Call back whenever the descriptor is ready, or its other side has closed."""
+        """Call back whenever the descriptor is ready or its other side has closed."""
         if fd in self._watched:
             self._epoll.modify(fd, events)
         else:
@@ -55,12 +55,12 @@ class EventLoop:
         return timer
 
     def on_exit(self, pid: int, callback: Callable[[int], None]) -> None:
-        """Call back with the wait status when this child has ended."""
+        """Call back with the wait status when this child process has ended."""
         self._children[pid] = callback
 
     @property
     def children(self) -> set[int]:
-        """The pids of the children that were announced and have not ended."""
+        """The pids of the children given to `on_exit` that have not ended."""
         return set(self._children)
 
     def run(self) -> None:
@@ -71,7 +71,7 @@ class EventLoop:
                     _call(callback)
 
     def _run_timers(self) -> float:
-        """Run what is due. Returns the seconds until the next timer, -1 without one."""
+        """Run the timers that are due. Returns the seconds until the next timer, -1 without one."""
         while self._timers:
             due, _, timer = self._timers[0]
             if timer.callback is None:
@@ -85,7 +85,7 @@ class EventLoop:
         return -1
 
     def _reap(self) -> None:
-        """Reap every ended child. As process 1 this process also gets the orphans of the whole sandbox."""
+        """Collect all ended children. As process 1 of the sandbox, this process also has all orphans as children."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._wakeup, 4096)
         while True:
@@ -101,7 +101,7 @@ class EventLoop:
 
 
 def _call(callback: Callable[[], object]) -> None:
-    """A fault in one callback must not end the process, which would end the whole sandbox."""
+    """Call back. An error must not end this process, because that would end the whole sandbox."""
     try:
         callback()
     except Exception:  # noqa: BLE001 - the boundary of a callback; its trace goes to the sandbox's log

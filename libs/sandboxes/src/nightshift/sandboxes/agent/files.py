@@ -1,4 +1,4 @@
-"""File operations in the workspace: stat, read and write. All paths go through `confined_paths`."""
+"""File operations in the workspace: stat, read and write. `confined_paths` opens all paths."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MISSING = ("not_found", "not_directory")
 
 
 def describe(path: str, parent: int, name: str) -> dict[str, Any]:
-    """The entry of a name in the directory `parent`. Does not follow a symlink."""
+    """Return the entry (kind, mode, size, …) of a name in the directory `parent`. Does not follow a symlink."""
     found = os.stat(name, dir_fd=parent, follow_symlinks=False)
     entry: dict[str, Any] = {
         "path": path,
@@ -51,10 +51,10 @@ def read(root: Root, path: str, offset: int, limit: int, anywhere: bool) -> Iter
 
 
 def _open_anywhere(root: Root, path: str) -> int:
-    """Open a file for reading, also outside the workspace when the path itself says so.
+    """Open a file for reading. It may be outside the workspace, if the path itself says so.
 
-    Raises Refusal for what describes a process, which would be this one, and for a symlink that leads out of the
-    workspace: its target can be read by its own path.
+    Raises Refusal for a symlink that leads out of the workspace, because its target can be read by its own path. Raises
+    Refusal for files that describe the reading process, because that is the agent.
     """
     outside = os.path.normpath(os.path.join(root.path, path))
     if outside == root.path or outside.startswith(root.path + "/") or "\0" in path:
@@ -81,7 +81,7 @@ def _regular(handle: int, path: str) -> BinaryIO:
 
 
 def write(root: Root, path: str, body: Iterator[bytes], mode: int | None) -> None:
-    """Replace the file atomically: write a new file beside it, then rename it. Keeps the mode when `mode` is None."""
+    """Replace a file atomically: write a new file beside it, then rename it. With `mode` None its mode stays."""
     with root.parent(path, make=True) as (parent, name):
         _replace(parent, name, body, _mode_of(parent, name, path) if mode is None else mode)
 
@@ -97,7 +97,8 @@ def _mode_of(parent: int, name: str, path: str) -> int:
 
 
 def _replace(parent: int, name: str, body: Iterator[bytes], mode: int) -> None:
-    new = f".nightshift-{os.getpid()}"  # without `name`, which may be as long as a name can be
+    # Without `name`, because that may already have the greatest length of a name.
+    new = f".nightshift-{os.getpid()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with contextlib.suppress(FileNotFoundError):
         os.unlink(new, dir_fd=parent)

@@ -1,4 +1,4 @@
-"""Glob patterns with the rules of ripgrep and .gitignore. Matching is linear in the name for any number of stars."""
+"""Glob patterns by the rules of ripgrep and .gitignore. Matching takes linear time for any number of stars."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ _NAMED_CLASS = re.compile(r"\[:(\w+):\]")
 
 
 class Glob(NamedTuple):
-    """A compiled pattern: alternatives, each a list of segments. None stands for `**`, any number of directories."""
+    """A compiled pattern: alternatives, each a list of path segments.
+
+    None stands for `**`, any number of directories.
+    """
 
     alternatives: list[list[re.Pattern[str] | None]]
 
@@ -39,7 +42,10 @@ class Glob(NamedTuple):
 
 
 def _match(segments: list[re.Pattern[str] | None], parts: list[str]) -> bool:
-    """Compare from the left. On a mismatch only the last `**` takes one more directory, which is enough."""
+    """Match segments against the parts of a path, from the left.
+
+    After a mismatch only the last `**` takes one more directory, which is sufficient.
+    """
     at, part, star, resume = 0, 0, -1, 0
     while part < len(parts):
         segment = segments[at] if at < len(segments) else _NOTHING
@@ -56,10 +62,9 @@ def _match(segments: list[re.Pattern[str] | None], parts: list[str]) -> bool:
 
 
 def compile_glob(pattern: str, brackets: bool = True) -> Glob:
-    """Compile a pattern. One without a `/` matches a name at any depth.
+    """Compile a pattern. A pattern without `/` matches a name at any depth. Raises Refusal for a wrong pattern.
 
-    With `brackets` False, `[` is a plain character.
-    Raises Refusal when the pattern is wrong.
+    With `brackets` False, `[` is an ordinary character.
     """
     return Glob([_segments(one, brackets) for one in _expanded(pattern)])
 
@@ -85,7 +90,7 @@ def _segments(pattern: str, brackets: bool) -> list[re.Pattern[str] | None]:
 
 
 def _split(pattern: str, brackets: bool) -> list[str]:
-    """Split at each `/` that is not in a class."""
+    """Split a pattern at each `/` that is not in a bracket expression."""
     if not brackets:
         return pattern.split("/")
     kept = _CLASS.sub(lambda found: found[0].replace("/", "\0"), pattern)
@@ -93,7 +98,7 @@ def _split(pattern: str, brackets: bool) -> list[str]:
 
 
 def _segment(name: str, brackets: bool) -> re.Pattern[str]:
-    """Compile one name. Between two stars the shortest match is final, so that nothing is tried twice."""
+    """Compile one path segment. Between two stars the shortest match is final, so that nothing is tried twice."""
     chunks, chunk, rest = [], "", name
     while rest:
         found = _CLASS.match(rest) if brackets else None
@@ -126,14 +131,17 @@ def _class(text: str) -> str:
 
 
 def posix_class(name: str) -> str:
-    """The characters of `[:name:]`, as they stand in a class of Python's `re`."""
+    """Return the characters of `[:name:]` in the form of a character class of Python's `re`."""
     if name not in _POSIX:
         raise Refusal("invalid", f"there is no class [:{name}:]; there are: {', '.join(_POSIX)}")
     return _POSIX[name]
 
 
 def _expanded(pattern: str) -> list[str]:
-    """Expand braces, nested ones too. A brace without its pair is a plain character."""
+    """Return the alternatives that the braces of a pattern describe, also nested.
+
+    An unpaired brace is an ordinary character.
+    """
     done, left = [], [pattern]
     while left:
         one = left.pop(0)
@@ -151,7 +159,7 @@ def _expanded(pattern: str) -> list[str]:
 
 
 def _innermost(pattern: str) -> tuple[int, int] | None:
-    """The first brace pair with no brace inside."""
+    """Return the positions of the first pair of braces that contains no brace."""
     start, skip = -1, False
     for at, character in enumerate(pattern):
         if skip:

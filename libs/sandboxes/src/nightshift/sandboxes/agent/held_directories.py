@@ -1,6 +1,6 @@
-"""Keeps the directories down to the current one open, and makes them accessible while they are.
+"""Opens directories by path. Keeps those down to the current one open and accessible.
 
-A directory whose owner may not read it, such as one of mode 000, gets the missing permissions until `finish`.
+A directory that its owner may not read, for example with mode 000, has the missing permissions until `finish`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class HeldDirectories:
-    """Opens directories of the workspace by their relative path. Never follows a symlink.
+    """Opens directories of the workspace by relative path, without following symlinks.
 
-    With `writing`, `finish` also puts back the modification time of every directory that was opened.
+    With `writing`, `finish` also restores the modification times of all directories that were opened.
     """
 
     def __init__(self, root: Root, *, writing: bool = False) -> None:
@@ -26,12 +26,15 @@ class HeldDirectories:
         self._writing = writing
         self._names: list[str] = []
         self._handles: list[int] = []
-        #: By path: the mode and the modification time that `finish` sets; None leaves one as it is.
+        #: Path → (mode, modification time) that `finish` sets. None leaves a value as it is.
         self.final: dict[str, tuple[int | None, int | None]] = {}
         self._handles.append(self._open(root.path, None, ""))
 
     def enter(self, path: str) -> int:
-        """The handle of this directory, valid until the next `enter`. Raises OSError, and Refusal for a bad path."""
+        """Return the handle of a directory, which is valid until the next call.
+
+        Raises OSError, and Refusal for a wrong path.
+        """
         parts = path.split("/") if path else []
         if any(part in ("", ".", "..") for part in parts):
             raise Refusal("outside", f"{path[:200]!r} is not a path of a tree")
@@ -46,14 +49,17 @@ class HeldDirectories:
         return self._handles[-1]
 
     def parent(self, path: str) -> tuple[int, str]:
-        """The handle of the directory that holds the last part, as `enter` returns it, and the part."""
+        """Return the handle of the directory that contains the last part of a path, and that part."""
         above, _, name = path.rpartition("/")
         if name in ("", ".", "..") or "\0" in path:
             raise Refusal("outside", f"{path[:200]!r} is not a path of a tree")
         return self.enter(above), name
 
     def finish(self) -> list[tuple[str, str]]:
-        """Set the final modes and times, deepest first, and close everything. Returns (path, reason) of failures."""
+        """Set the final modes and times, the deepest directory first, and close everything.
+
+        Returns (path, reason) of failures.
+        """
         failed = []
         try:
             for path in sorted(self.final, key=lambda one: one.split("/"), reverse=True):
@@ -96,7 +102,7 @@ class HeldDirectories:
 
 
 def reason(error: BaseException) -> str:
-    """The reason in a few words, for a person."""
+    """Return the reason for an error in a few words for a person."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror[:1].lower() + error.strerror[1:]
     return str(error)[:200]

@@ -1,8 +1,8 @@
-"""The user ids inside a local sandbox: the agent has one of its own, and commands cannot reach its processes.
+"""The user ids in a local sandbox. The agent has an id of its own, so that commands cannot reach its processes.
 
-Where the user namespace maps two ids, the agent is id 0 with few capabilities and commands are id 1000. The agent
-touches files as id 1000, so all files have one owner. Elsewhere both have one id, and only the
-agent's process 1 is out of reach: the kernel lets no process inside kill it, and it is not dumpable.
+Where the user namespace maps two ids, the agent is id 0 with few capabilities, and commands are id 1000. The agent
+accesses files as id 1000, so that all files have one owner. Elsewhere both have the same id, and only process 1 is out
+of reach: the kernel does not let processes inside kill it, and it is not dumpable.
 """
 
 from __future__ import annotations
@@ -26,21 +26,22 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def apart() -> bool:
-    """Whether this process has another user id than commands get."""
+    """Return whether this process has another user id than commands."""
     return os.getuid() == 0
 
 
 def protect() -> None:
-    """Keep every command from reading or tracing this process and the children that it forks."""
+    """Prevent commands from reading or tracing this process and the children that it forks."""
     if _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
     if apart():
+        os.setgroups([0])  # the group that may use the reserved blocks of the disk
         _inherit_no_capability()
         _touch_files_as(COMMANDS)
 
 
 def _inherit_no_capability() -> None:
-    """Empty the inheritable set, which a command would keep when it changes its user id."""
+    """Clear the inheritable capabilities, which a command would keep when it changes its user id."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     sets = (ctypes.c_uint32 * 6)()  # twice: effective, permitted, inheritable
     if _libc.capget(header, sets) != 0:
@@ -52,7 +53,7 @@ def _inherit_no_capability() -> None:
 
 @contextlib.contextmanager
 def as_agent() -> Iterator[None]:
-    """Touch files as the agent, in directories that commands cannot write."""
+    """Access files as the agent within the block, in directories to which commands cannot write."""
     if not apart():
         yield
         return
@@ -71,7 +72,7 @@ def _touch_files_as(number: int) -> None:
 
 
 def end_first() -> None:
-    """Let the kernel end this forked process before the agent when the sandbox's memory runs out."""
+    """Make the kernel kill this forked process before the agent when the sandbox's memory runs out."""
     with (
         contextlib.suppress(OSError),
         as_agent(),
@@ -80,8 +81,14 @@ def end_first() -> None:
         file.write("500")
 
 
+def leave_reserve() -> None:
+    """Let this process write only where commands may: the reserved blocks are for saving the workspace."""
+    if apart():
+        os.setgroups([])
+
+
 def become_command(limits: dict[str, int]) -> None:
-    """Turn this forked process into one of a command, without a capability and with the resource limits."""
+    """Turn this forked process into one of a command: without capabilities and with the resource limits."""
     end_first()
     for number in _RESET:
         signal.signal(number, signal.SIG_DFL)

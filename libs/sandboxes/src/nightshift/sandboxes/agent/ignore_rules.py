@@ -1,4 +1,4 @@
-"""Decides which files a search leaves out: those of .gitignore in a git repository, and of .ignore, as ripgrep does."""
+"""Decides which files a search leaves out: those in .gitignore (within a git repository) and .ignore, like ripgrep."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .globs import Glob, compile_glob
 from .wire import Refusal
 
 _MOST_BYTES = 1 << 20
-#: Directories of tools. A search leaves them out unless its path or pattern names them.
+#: Directories of tools, which a search leaves out unless its path or pattern names them.
 TOOL_DIRECTORIES = frozenset((".git", "node_modules", "__pycache__", ".venv"))
 
 
@@ -21,7 +21,7 @@ class Rule(NamedTuple):
 
 
 class IgnoreRules:
-    """The rules of one directory and of those above it. `base` is the path of the directory in the workspace."""
+    """The ignore rules of one directory and of those above. `base` is the path of the directory in the workspace."""
 
     def __init__(self, base: str, above: IgnoreRules | None = None) -> None:
         self._base = base
@@ -51,7 +51,10 @@ class IgnoreRules:
                     self._rules.append(rule)
 
     def ignore(self, path: str, directory: bool) -> bool:
-        """Whether the last rule that matches ignores this path of the workspace. Deeper directories come first."""
+        """Return whether this path of the workspace is ignored.
+
+        The last matching rule of the deepest directory decides.
+        """
         rules: IgnoreRules | None = self
         while rules is not None:
             inner = path[len(rules._base) :]

@@ -1,4 +1,4 @@
-"""Creates the files, directories and symlinks that a stream describes, with their modes and times."""
+"""Creates files, directories and symlinks, with modes and times, from a stream of entries."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .digest_cache import DigestCache
 from .held_directories import HeldDirectories, reason
 from .wire import CHUNK, Reader, Refusal, read_chunks, read_json
 
-#: The most refused entries that an answer names.
+#: The most refused entries that an answer lists.
 _NAMED = 1_000
 _ZEROS = bytes(CHUNK)
-#: The agent's umask takes these bits from the mode of a new file.
+#: The permission bits that the agent's umask removes from a new file.
 _UMASK = 0o077
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def import_(root: Root, body: Reader, digests: DigestCache) -> dict[str, Any]:
-    """Create the files, directories and symlinks that the stream describes.
+    """Create the files, directories and symlinks in the stream. Never follows a symlink.
 
-    Returns how many, and path and reason of each that could not be created. Never follows a symlink. Directory modes
-    and times are set last, so that a read-only directory can be filled. `digests` learns the digests of new files.
+    Returns their number, and path and reason of each that could not be created. Modes and times of directories are set
+    last, so that a read-only directory can be filled. `digests` remembers the digests of new files.
     """
     directories, count = HeldDirectories(root, writing=True), 0
     refused: list[tuple[str, str]] = []
@@ -89,7 +89,7 @@ def _set_time(name: str, parent: int, mtime_ns: int | None) -> None:
 
 
 def _link(directories: HeldDirectories, first: str, path: str) -> None:
-    """Make `path` another name of the file `first`."""
+    """Make `path` another name (hard link) of the file `first`."""
     above, source = directories.parent(first)
     held = os.dup(above)
     try:
@@ -103,7 +103,7 @@ def _link(directories: HeldDirectories, first: str, path: str) -> None:
 def _create(
     parent: int, name: str, entry: dict[str, Any], chunks: Iterator[bytes]
 ) -> tuple[os.stat_result, str]:
-    """Create the file, or replace it atomically when it exists. Returns its stat and its hex SHA-256."""
+    """Create a file, or replace an existing one atomically. Returns its stat and its SHA-256 in hex."""
     mode, new = entry["mode"] & 0o777, name
     try:
         handle = os.open(name, _NEW, mode, dir_fd=parent)
@@ -127,9 +127,9 @@ def _create(
 
 
 def _fill(file: Any, chunks: Iterator[bytes], size: int) -> str:
-    """Write `size` bytes; leaves holes for chunks of zeros. Returns their hex SHA-256.
+    """Write `size` bytes, with holes for chunks of zeros. Returns their SHA-256 in hex.
 
-    Raises Refusal when the chunks are more or fewer bytes.
+    Raises Refusal when the stream has more or fewer bytes.
     """
     written, sha = 0, hashlib.sha256()
     for chunk in chunks:

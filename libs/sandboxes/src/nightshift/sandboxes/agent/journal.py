@@ -1,9 +1,9 @@
-"""The journal of calls: which calls began, how each ended, and notes about them. It only grows, by one line a record.
+"""The journal of calls: which calls began, how each ended, and notes about them. Each record is one appended line.
 
-A call that has a record is never run again. So commands must not reach the journal, or its loss must be detected. In a
-local sandbox it is a file without a name, in the memory of process 1. At E2B it is a file in the home. Its first line
-names the sandbox's generation and the file's inode. So the agent detects a journal that a command removed, emptied or
-replaced by a copy, and the sandbox counts as lost.
+A call with a record never runs again. So commands must not reach the journal, or else its loss must be detected. In a
+local sandbox it is a file without a name in the memory of process 1. At E2B it is a file in the home. Its first line
+contains the sandbox's generation and the inode of the file. So the agent detects when a command removed, emptied or
+copied the journal; the sandbox then counts as lost.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from typing import Any
 
 from .wire import Refusal
 
-#: Bytes that a journal on a disk reserves, so that a full disk does not keep a call from being recorded.
+#: Bytes that a journal on a disk reserves, so that a call can be recorded when the disk is full.
 _ROOM = 128 * 1024
-#: Bytes read at once.
+#: How many bytes are read at a time.
 _CHUNK = 16 * 1024
-#: The byte that is locked while a record is added. Each call has a byte of its own, far beyond it.
+#: The byte that is locked while a record is appended. Each call locks another byte, far behind the data.
 _APPEND_LOCK = 0
-# Locks of open file descriptions (Linux 3.15): a forked child shares its parent's, another open does not.
+# Locks of open file descriptions (Linux 3.15). A forked child shares its parent's lock; another open of the file does
+# not.
 _SETLK, _SETLKW = 37, 38
 
 
 class Journal:
-    """Opens the file anew for each operation. `path` may be `/proc/self/fd/N` of a file without a name.
+    """The journal in the file `path`, which is opened for each operation.
 
-    `room` is the number of bytes that `create` reserves.
+    It may be `/proc/self/fd/N` of an unnamed file. `room` is the number of bytes that `create` reserves.
     """
 
     def __init__(self, path: str, room: int = _ROOM) -> None:
@@ -43,7 +44,7 @@ class Journal:
         self._room = room
 
     def create(self, generation: str) -> None:
-        """Write the first line unless there is one."""
+        """Write the first line, unless the journal has one."""
         with self._open(make=True) as file:
             handle = file.fileno()
             _lock(handle, fcntl.F_WRLCK, _APPEND_LOCK)
@@ -53,7 +54,7 @@ class Journal:
                 os.pwrite(handle, (json.dumps(head) + "\n").encode("ascii").ljust(self._room, b"\0"), 0)
 
     def generation(self) -> str | None:
-        """The generation in the first line. Returns None when the journal is missing, cut, or a copy."""
+        """Return the generation in the first line, or None when the journal is missing, damaged or a copy."""
         try:
             with self._open() as file:
                 return _generation(file.fileno())
@@ -61,12 +62,12 @@ class Journal:
             return None
 
     def require(self, generation: str | None) -> None:
-        """Raises Refusal of kind `lost` unless the journal is the one of this generation."""
+        """Raise Refusal of kind `lost` unless the journal is that of this generation."""
         if generation is not None and self.generation() != generation:
             raise Refusal("lost", "the record of the calls that ran in this sandbox is gone")
 
     def add(self, call_id: str, kind: str, value: Any) -> None:
-        """Add a record. Raises OSError when the disk is full."""
+        """Append a record. Raises OSError when the disk is full."""
         line = f"\n{call_id} {kind} {json.dumps(value)}\n".encode("ascii")
         with self._open() as file:
             _lock(file.fileno(), fcntl.F_WRLCK, _APPEND_LOCK)
@@ -74,22 +75,22 @@ class Journal:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def find(self, call_id: str, kind: str) -> Any:
-        """Return the value of the call's first complete record of this kind. Returns None when the journal has none."""
+        """Return the value of the call's first complete record of this kind, or None when there is none."""
         prefix = f"\n{call_id} {kind} ".encode("ascii")
         with self._open() as file:
             at = _search(file.fileno(), prefix, 0)
             while at >= 0:
-                with contextlib.suppress(ValueError):  # its writer was killed half-way
+                with contextlib.suppress(ValueError):  # the process that wrote it was killed during the write
                     return json.loads(_line(file.fileno(), at + len(prefix)))
                 at = _search(file.fileno(), prefix, at + 1)
         return None
 
     @contextlib.contextmanager
     def lock(self, call_id: str, *, wait: bool) -> Iterator[int | None]:
-        """Take the call's lock. Yields a file descriptor that holds it.
+        """Take the lock of a call. Yields a file descriptor that holds it.
 
-        The kernel frees the lock when the last process that holds the descriptor closes it or dies. Yields None when
-        another process holds the lock and `wait` is false.
+        The kernel releases the lock when all processes with this descriptor have closed it or died. Yields None when
+        another process holds the lock and `wait` is False.
         """
         with self._open() as file:
             held: int | None = file.fileno()
@@ -100,7 +101,7 @@ class Journal:
             yield held
 
     def wait_unlocked(self, call_id: str, wait_s: float) -> bool:
-        """Wait until nobody holds the call's lock. Returns False when somebody still does after `wait_s` seconds."""
+        """Wait until no process holds the call's lock. Returns False when one still does after `wait_s` seconds."""
         with self._open() as file:
             try:
                 _lock(file.fileno(), fcntl.F_RDLCK, _byte(call_id), wait_s)
@@ -122,7 +123,7 @@ def _generation(handle: int) -> str | None:
 
 
 def _end(handle: int) -> int:
-    """The offset behind the last record: zero bytes that `create` reserved may follow it."""
+    """Return the offset behind the last record. Reserved zero bytes may follow it."""
     end = os.fstat(handle).st_size
     while end > 0:
         start = max(0, end - _CHUNK)
@@ -134,7 +135,7 @@ def _end(handle: int) -> int:
 
 
 def _search(handle: int, wanted: bytes, start: int) -> int:
-    """The offset of these bytes at or behind `start`, or -1. Keeps one chunk in memory, however long the file is."""
+    """Return the offset of these bytes at or behind `start`, or -1. Reads the file in chunks."""
     while True:
         chunk = os.pread(handle, _CHUNK, start)
         at = chunk.find(wanted)
@@ -158,17 +159,17 @@ def _byte(call_id: str) -> int:
 
 
 def _lock(handle: int, kind: int, byte: int, wait_s: float | None = None) -> None:
-    """Lock one byte. With `wait_s` None, waits as long as it takes.
+    """Lock one byte of the file. With `wait_s` None it waits without a limit.
 
-    Raises BlockingIOError when another open of the file holds the byte and `wait_s` is 0, and TimeoutError when it
-    holds the byte for `wait_s` seconds.
+    Raises BlockingIOError when the byte is locked by another and `wait_s` is 0, and TimeoutError after `wait_s`
+    seconds.
     """
     request = struct.pack("hhqqi4x", kind, os.SEEK_SET, byte, 1, 0)
     if wait_s is None or wait_s <= 0:
         fcntl.fcntl(handle, _SETLKW if wait_s is None else _SETLK, request)
         return
     signal.signal(signal.SIGALRM, _expire)
-    # Repeated: an alarm that comes between two system calls must not be the only one.
+    # The alarm repeats, because one that comes between two system calls would have no effect.
     signal.setitimer(signal.ITIMER_REAL, wait_s, 0.05)
     try:
         fcntl.fcntl(handle, _SETLKW, request)

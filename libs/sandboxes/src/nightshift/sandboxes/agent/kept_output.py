@@ -1,4 +1,4 @@
-"""A bounded part of one output stream of a command: its beginning, and a shorter end."""
+"""A limited part of a command's output stream: its beginning, and a shorter part of its end."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from collections.abc import Iterator
 
 from .confined_paths import READ
 from .identity import as_agent
+from .looks import SHOWN
 from .wire import file_chunks
 
-#: Bytes of a stream that stay in memory. A longer one is kept in a file; the gateway shows no more without a cut.
+#: Bytes of a stream that stay in memory. A longer stream goes to a file. The gateway shows no more than this without a
+#: cut.
 IN_MEMORY = 24 * 1024
 _TAIL = 256 * 1024
 
 
 class KeptOutput:
-    """Keeps the first `limit` bytes of a stream and its end. `path` is the file for a stream that is too long for
-    memory, in a directory that only the agent can write.
+    """Keeps the first `limit` bytes of a stream, and its end.
+
+    A stream that is too long for memory goes to the file `path`, in a directory to which only the agent can write.
     """
 
     def __init__(self, path: str, limit: int) -> None:
@@ -28,15 +31,19 @@ class KeptOutput:
         self._file: int | None = None
         self._in_file = False
         self._total = 0
+        self._head = self._tail_size = (
+            0  # bytes kept of the beginning and, once the stream has ended, of its end
+        )
         self.size = 0
 
     def take(self, data: bytes) -> None:
-        """Keep the part of `data` that there is room for."""
+        """Add bytes of the stream. What exceeds the limit is kept only as part of the end."""
         self._total += len(data)
         room = self._limit - self.size
         if room > 0:
             self._keep(data[:room])
             data = data[room:]
+            self._head = self.size
         if data:
             self._tail = (self._tail + data)[-_TAIL:]
 
@@ -49,7 +56,7 @@ class KeptOutput:
             self._append(data)
 
     def spill(self) -> None:
-        """Move what is in memory to the file."""
+        """Move the bytes in memory to the file."""
         if self._in_file:
             return
         self._in_file = True
@@ -65,11 +72,12 @@ class KeptOutput:
                 self.size += os.write(self._file, data)
 
     def finish(self) -> None:
-        """Add the end of a stream that was longer than the limit, after a note about the bytes between."""
+        """Add the end of a stream that exceeded the limit, after a note about the dropped bytes."""
         if self._tail:
             dropped = self._total - self.size - len(self._tail)
             note = f"\n[... {dropped} bytes were not kept ...]\n" if dropped > 0 else ""
             self._keep(note.encode() + self._tail)
+            self._tail_size = len(self._tail)
         self._tail, self._limit = b"", 0
         self.close()
 
@@ -79,7 +87,7 @@ class KeptOutput:
             self._file = None
 
     def remove(self) -> None:
-        """Remove the file, for room."""
+        """Remove the file, to free disk space."""
         with contextlib.suppress(OSError), as_agent():
             os.unlink(self._path)
 
@@ -88,8 +96,23 @@ class KeptOutput:
         """The kept output, or None when it is in the file."""
         return None if self._in_file else self._memory
 
+    @property
+    def total(self) -> int:
+        """The number of bytes that the stream has had."""
+        return self._total
+
+    def since(self, start: int) -> bytes:
+        """Return what came after the first `start` bytes of the stream. Of much, only the end, after a note."""
+        begin = max(start, self._head - SHOWN)
+        head = b"".join(self.read(begin, self._head - begin)) if begin < self._head else b""
+        tail = self._tail or b"".join(self.read(self.size - self._tail_size, self._tail_size))
+        new = self._total - start
+        shown = (head + tail[-new:])[-SHOWN:] if new > 0 else b""
+        note = f"[... {new - len(shown)} bytes before this are not shown ...]\n" if new > len(shown) else ""
+        return note.encode() + shown
+
     def read(self, offset: int, limit: int) -> Iterator[bytes]:
-        """Yields at most `limit` kept bytes from `offset`; nothing when the file is gone."""
+        """Yield up to `limit` kept bytes from `offset`. Yields nothing when the file is gone."""
         if not self._in_file:
             yield self._memory[offset : offset + limit]
             return

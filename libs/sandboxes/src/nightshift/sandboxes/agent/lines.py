@@ -1,4 +1,4 @@
-"""Searches the lines of one file after another by a regular expression in ripgrep's syntax."""
+"""Searches lines of files for a regular expression in the syntax of ripgrep."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .wire import Refusal
 
 _SHOWN = 1000
 _BEFORE = 200
-#: Bytes of a line, and of a file that is searched as a whole: in another encoding, or over several lines.
+#: The most bytes of a line, and of a file that is searched as one text: in another encoding, or across lines.
 _MOST_BYTES = 64 * 1024 * 1024
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -83,7 +83,10 @@ def _escape(letter: str, text: str, inside: bool) -> str:
 
 
 class Query:
-    """What is searched for, the rows still wanted, and what the notes say. `more` is set when a row was left out."""
+    """A search: what to find, how many rows are still wanted, and what notes to give.
+
+    `more` is set when a row was left out.
+    """
 
     def __init__(self, ask: dict[str, Any]) -> None:
         self._regex = compile_regex(ask["pattern"], ask["ignore_case"], ask["multiline"])
@@ -109,7 +112,7 @@ class Query:
         return notes
 
     def search(self, handle: int, path: str, rows: list[dict[str, Any]]) -> None:
-        """Append the rows of one file. Closes the handle."""
+        """Search one file and append its rows. Closes the handle."""
         with os.fdopen(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise Refusal("invalid", f"{path}: is not a regular file")
@@ -157,7 +160,7 @@ class Query:
         self._sum(path, count, rows)
 
     def _blocks(self, text: str, path: str, rows: list[dict[str, Any]]) -> None:
-        """Search the file as one text: a match may span lines, and all of them are shown."""
+        """Search a file as one text. A match may span several lines, and all of them are shown."""
         lines = (text[:-1] if text.endswith("\n") else text).split("\n")
         count, number, at, shown = 0, 1, 0, 0
         for found in self._regex.finditer(text):
@@ -185,7 +188,7 @@ class Query:
             rows.append({"path": path, "count": count})
 
     def _takes(self) -> bool:
-        """Whether the next row is wanted: not among those to skip, nor past the limit."""
+        """Return whether the next row is wanted: it is not skipped and not beyond the limit."""
         if self._skip:
             self._skip -= 1
             return False
@@ -220,7 +223,7 @@ def _row(path: str, line: int, text: str, context: bool) -> dict[str, Any]:
 
 
 def _around(line: str, at: int) -> str:
-    """The part of a long line around the match, with marks where it was cut."""
+    """Return the part of a long line around a match, with marks where the line was cut."""
     if len(line) <= _SHOWN:
         return line
     start = 0 if at < _SHOWN - _BEFORE else at - _BEFORE

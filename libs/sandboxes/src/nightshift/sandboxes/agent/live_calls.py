@@ -1,6 +1,6 @@
-"""The calls of a local sandbox, in the memory of its one agent process. Each call id runs once.
+"""The calls of a local sandbox, kept in the memory of its agent. Each call id runs once.
 
-The agent is process 1 and out of reach of commands, so what it remembers is true for as long as the sandbox lives.
+The agent is process 1, which commands cannot reach. So its memory is right as long as the sandbox lives.
 """
 
 from __future__ import annotations
@@ -13,27 +13,29 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from .answering import with_output
 from .command_environment import ENVIRONMENT, MARK, within_limit
 from .event_loop import EventLoop, Timer
 from .identity import become_command
 from .kept_output import KeptOutput
+from .looks import Look
 from .process_tree import living, members
 from .wire import Refusal, checked_call_id
 
 _READ = 64 * 1024
 #: Seconds between SIGTERM and SIGKILL.
 GRACE_S = 2.0
-#: Seconds between two looks for processes that a killed one forked meanwhile, and the number of looks.
+#: Seconds between two searches for processes that a killed one has forked, and the number of searches.
 _KILL_AGAIN_S, _KILL_ROUNDS = 0.005, 200
-#: Seconds between two reads of what background processes write after their call has ended.
+#: Seconds between two reads of the output of background processes after their call has ended.
 _DISCARD_S = 0.05
-#: Reads that empty a pipe of the largest size that a command may give it, 1 MiB.
+#: So many reads empty a pipe of the largest size that a command may set, 1 MiB.
 _DRAIN_READS = 16
-#: The most calls that run at once. Each holds descriptors of the agent.
+#: The most calls that run at the same time. Each needs file descriptors of the agent.
 MOST_RUNNING = 200
-#: Bytes of output of ended calls that stay in memory. The oldest go to files.
+#: Bytes of ended calls' output that stay in memory. Beyond it, the oldest output goes to files.
 _MEMORY = 16 * 1024 * 1024
-#: Bytes of output in files. The oldest are removed.
+#: Bytes of output in files. Beyond it, the oldest files are removed.
 _ON_DISK = 256 * 1024 * 1024
 _NO_ROOM = (
     b"bash: the sandbox has no room for another process; processes that ended calls had left were ended\n"
@@ -41,7 +43,7 @@ _NO_ROOM = (
 
 
 class Call:
-    """One command, from its start to its kept output."""
+    """One command from its start on, with its kept output."""
 
     def __init__(self, call_id: str, folder: str, output_limit: int) -> None:
         self.call_id = call_id
@@ -49,16 +51,17 @@ class Call:
         self.streams = tuple(KeptOutput(os.path.join(folder, name), output_limit) for name in ("out", "err"))
         self.mark = f"{MARK}={call_id}".encode("ascii")
         self.pid = 0
-        self.open: dict[int, KeptOutput] = {}  # descriptors of pipes that are not closed
-        self.failure = -1  # gets the error number when the command cannot be executed
+        self.open: dict[int, KeptOutput] = {}  # open pipe descriptor → the stream it feeds
+        self.failure = -1  # a pipe on which the error number arrives when the command cannot be executed
         self.deadline: Timer | None = None
         self.status: int | None = None
         self.end: dict[str, Any] | None = None
         self.timed_out = self.stopped = False
+        self.look = Look()
         self.waiters: list[Callable[[], None]] = []
 
     def state(self) -> dict[str, Any]:
-        """The state as the protocol has it."""
+        """Return the state of the call in the form of an answer."""
         return {
             "state": "running" if self.end is None else "finished",
             "folder": self.folder,
@@ -67,7 +70,10 @@ class Call:
 
 
 class LiveCalls:
-    """Starts, watches and ends calls. `outputs` is the directory for long outputs, which only the agent can write."""
+    """Starts, watches and ends calls.
+
+    `outputs` is the directory for long outputs, to which only the agent can write.
+    """
 
     def __init__(self, loop: EventLoop, outputs: str, limits: dict[str, int]) -> None:
         self._loop = loop
@@ -85,7 +91,7 @@ class LiveCalls:
         return self._calls.get(checked_call_id(call_id))
 
     def start(self, spec: dict[str, Any]) -> Call:
-        """Start the command unless the call began before. Raises Refusal when too many calls run."""
+        """Start the command, unless the call began before. Raises Refusal when too many calls are running."""
         call_id = checked_call_id(spec["call_id"])
         call = self._calls.get(call_id)
         if call is not None:
@@ -125,7 +131,7 @@ class LiveCalls:
         self._loop.on_exit(pid, lambda status: self._on_exit(call, status))
 
     def _pump(self, call: Call, read: int) -> bool:
-        """Read once. Returns False when nothing was there."""
+        """Read once from a stream. Returns False when it had no data."""
         try:
             data = os.read(read, _READ)
         except BlockingIOError:
@@ -137,7 +143,7 @@ class LiveCalls:
             return False
         if call.end is None:
             call.open[read].take(data)
-        else:  # a background process still writes: slowly, so that it cannot keep the agent busy
+        else:  # a background process still writes; it is read slowly, so that it cannot keep the agent busy
             self._loop.unwatch(read)
             self._loop.later(_DISCARD_S, lambda: self._listen_again(call, read))
         return True
@@ -163,7 +169,7 @@ class LiveCalls:
             self._terminate(call, GRACE_S)
 
     def stop(self, call_id: str, grace_s: float) -> Call | None:
-        """End the command and all that it started: after `grace_s` seconds without mercy."""
+        """End the command and everything it started: SIGTERM first, SIGKILL after `grace_s` seconds."""
         call = self.find(call_id)
         if call is not None and call.end is None:
             call.stopped = not call.timed_out
@@ -179,7 +185,7 @@ class LiveCalls:
             self._kill(call)
 
     def _kill(self, call: Call, rounds: int = _KILL_ROUNDS) -> None:
-        """Kill every process of the call, in rounds until none is left, then record the end."""
+        """Kill every process of the call, repeatedly until none is left, then record the end."""
         if call.end is not None:
             return
         _signal_group(call, signal.SIGKILL)
@@ -193,7 +199,7 @@ class LiveCalls:
             self._loop.later(_KILL_AGAIN_S, lambda: self._kill(call, rounds - 1))
 
     def _finish(self, call: Call) -> None:
-        """Read what the command had written, record the end, and tell those who wait."""
+        """Read the rest of the output, record the end, and answer those who wait for it."""
         for _ in range(_DRAIN_READS):
             if sum(self._pump(call, read) for read in list(call.open)) == 0:
                 break
@@ -213,7 +219,10 @@ class LiveCalls:
             waiter()
 
     def _explain(self, call: Call) -> None:
-        """Say on stderr why a command could not be executed, and make room when that is what was missing."""
+        """Write on stderr why a command could not be executed.
+
+        Kill leftover processes if their number was the reason.
+        """
         failed = os.read(call.failure, 16)
         os.close(call.failure)
         if failed == b"%d" % errno.EAGAIN:
@@ -221,7 +230,7 @@ class LiveCalls:
             call.streams[1].take(_NO_ROOM)
 
     def end_leftovers(self) -> None:
-        """Kill the processes that belong to no running call. Kills all commands when there are none."""
+        """Kill the processes that belong to no running call."""
         kept: set[int] = set()
         for call_id in self._running:
             call = self._calls[call_id]
@@ -233,7 +242,7 @@ class LiveCalls:
                 os.kill(pid, signal.SIGKILL)
 
     def _remember(self, call: Call) -> None:
-        """Count the output in memory. Moves the oldest to files when there is more than the limit."""
+        """Count the output in memory, and move the oldest output to files while there is too much."""
         held = sum(len(kept.in_memory or b"") for kept in call.streams)
         if held:
             self._in_memory[call.call_id] = held
@@ -251,13 +260,22 @@ class LiveCalls:
                 kept.remove()
 
     def note(self, call_id: str, text: str | None) -> str | None:
-        """Note `text` for the call unless something was noted before. Returns the first note, or None."""
+        """Store a text for the call, unless it has one. Returns the stored text, or None when there is none."""
         if text is not None:
             self._notes.setdefault(checked_call_id(call_id), text)
         return self._notes.get(checked_call_id(call_id))
 
+    def look(self, call_id: str, reader: str) -> tuple[dict[str, Any], Iterator[bytes]]:
+        """Return the state and what both streams have had since the last look of another reader than this call."""
+        call = self.find(call_id)
+        if call is None:
+            return {"state": "unknown"}, iter(())
+        call.look = call.look.next(reader, tuple(kept.total for kept in call.streams))
+        out, err = (kept.since(call.look.start[number]) for number, kept in enumerate(call.streams))
+        return with_output(call.state(), out, err)
+
     def output(self, call_id: str, stream: str, offset: int, limit: int) -> Iterator[bytes]:
-        """Yields at most `limit` bytes of the kept output from `offset`; nothing for a call that never began."""
+        """Yield up to `limit` bytes of the kept output from `offset`. Yields nothing for a call that never began."""
         if stream not in ("out", "err"):
             raise Refusal("bad_request", "no such stream")
         call = self.find(call_id)
@@ -268,7 +286,7 @@ class LiveCalls:
 def _execute(
     spec: dict[str, Any], environment: dict[str, str], pipes: tuple[int, int, int], limits: dict[str, int]
 ) -> None:
-    """Run the command in this forked process. Never returns."""
+    """Execute the command in this forked process. Never returns."""
     out, err, failure = pipes
     code = 127
     try:
@@ -295,7 +313,7 @@ def _execute(
 
 
 def _signal_group(call: Call, number: int) -> None:
-    """Signal the process group that the command leads. Its id is not reused while the leader is not reaped."""
+    """Signal the process group of the command. The kernel does not reuse its id before its leader is collected."""
     if call.status is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(call.pid, number)

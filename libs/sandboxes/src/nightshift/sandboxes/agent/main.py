@@ -1,6 +1,6 @@
-"""The entry point of the agent: `serve` runs as process 1 behind a socket, `once` answers one request from files.
+"""The entry point of the agent: `serve` runs as process 1 behind a socket, and `once` answers one request from files.
 
-Each imports only what it needs: `once` is a new process for each request, and a new sandbox waits for `serve`.
+Each imports only what it needs, because `once` is a new process for each request, and the creator waits for `serve`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Answers one request from files, for a driver that can only run commands. Call state is in files of the home."""
+"""Answers one request, for a driver that can only run commands. The state of calls is in files in the home."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .journal import Journal
 from .operations import FileOperations
 from .wire import Reader, Writer
 
-#: An answer up to this many bytes is printed; a longer one is left in a file.
+#: Answers up to this many bytes are printed. A longer answer is left in a file.
 INLINE = 192 * 1024
-#: Name of the environment variables with the parts of a request, before their number.
+#: The prefix of the environment variables with the parts of a request. A number follows.
 REQUEST_PART = "NIGHTSHIFT_REQUEST_"
 
 
 class OneRequest:
-    """Answers one request in a sandbox whose agent is a new process each time. Call state is in files."""
+    """Answers one request in a sandbox whose agent is a new process each time. The state of calls is in files."""
 
     def __init__(self, home: str) -> None:
         state = os.path.join(home, ".nightshift")
@@ -43,6 +43,7 @@ class OneRequest:
             "wait": calls.wait,
             "stop": calls.stop,
             "note": calls.note,
+            "look": calls.look,
             "output": lambda **ask: framed(calls.output(**ask)),
             "pause": lambda: _signal_all(signal.SIGSTOP),
             "resume": lambda: _signal_all(signal.SIGCONT),
@@ -50,14 +51,14 @@ class OneRequest:
         }
 
     def prepare(self) -> None:
-        """Make the state directories again where a command has removed, replaced or locked them."""
+        """Create the state directories again where a command removed, replaced or locked them."""
         with contextlib.suppress(OSError):
             for path in self._state:
                 _make_own(path)
             reserve.keep(self._state[0])
 
     def answer(self, request: dict[str, Any], body: Reader, out: Writer) -> None:
-        """Do the request and write its whole answer."""
+        """Execute the request and write its answer."""
         self._files.body = body
 
         def operation() -> Any:
@@ -74,14 +75,14 @@ class OneRequest:
         answer(operation, out)
 
     def _run(self, wait_s: float, **spec: Any) -> Any:
-        """Start the command unless it began, and answer with its output when it ends within `wait_s` seconds."""
+        """Start the command unless it began before. Answer with its output when it ends within `wait_s` seconds."""
         status = self._calls.start(**spec)
         if status["state"] == "running":
             status = self._calls.wait(spec["call_id"], wait_s)
         if status["state"] != "finished":
             return status
         out, err = (b"".join(self._calls.output(spec["call_id"], name, 0, INLINE)) for name in ("out", "err"))
-        # Longer output than an answer that is printed is asked for by itself.
+        # Longer output does not fit into a printed answer and is read by other requests.
         return status if len(out) + len(err) > INLINE // 2 else with_output(status, out, err)
 
     def _write(self, path: str, mode: int | None, once: str | None) -> None:
@@ -91,13 +92,13 @@ class OneRequest:
 
 
 def _signal_all(number: int) -> None:
-    """Send the signal to every process in the sandbox but process 1 and this one."""
+    """Send a signal to every process in the sandbox except process 1 and this one."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(-1, number)
 
 
 def _make_own(path: str) -> None:
-    """Make the directory and give its owner access. Removes another kind of file at this path first."""
+    """Create a directory and give its owner access. Removes any other kind of file at this path first."""
     if os.path.lexists(path) and not stat.S_ISDIR(os.lstat(path).st_mode):
         os.unlink(path)
     with contextlib.suppress(FileExistsError):
@@ -109,8 +110,8 @@ def once(home: str, answer_path: str, body_path: str, parts: str) -> None:
     """Answer one request for a driver that can only run commands.
 
     Prints the answer in base64, or the path of a file with the answer when it is longer than INLINE bytes. The request
-    stands in base64 in the environment, in `parts` parts, because the kernel limits the length of one variable. An
-    empty `body_path` stands for no body.
+    comes in base64 from environment variables, in `parts` parts, because the kernel limits the length of a variable. An
+    empty `body_path` means that there is no body.
     """
     asked = base64.b64decode("".join(os.environ.pop(f"{REQUEST_PART}{part}") for part in range(int(parts))))
     with contextlib.ExitStack() as stack:
@@ -123,7 +124,7 @@ def once(home: str, answer_path: str, body_path: str, parts: str) -> None:
 
 
 class _Spill:
-    """Collects an answer: up to INLINE bytes in memory, a longer one in a file, or in memory when the disk is full."""
+    """Collects an answer: in memory up to INLINE bytes, then in a file, and again in memory when the disk is full."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -140,7 +141,7 @@ class _Spill:
             self._spill()
 
     def _spill(self) -> None:
-        """Move what is in memory to the file. A full disk brings the whole answer back into memory."""
+        """Move the bytes in memory to the file. When the disk is full, the whole answer comes back to memory."""
         written = 0
         try:
             self._file = self._file or open(self._path, "wb", buffering=0)  # noqa: SIM115 - closed in finish()

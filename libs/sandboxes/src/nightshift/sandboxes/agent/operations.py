@@ -1,4 +1,4 @@
-"""The file operations of the agent. Each blocks until it is done."""
+"""The file operations of the agent. Each one blocks until it is done."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ from .answering import framed
 from .confined_paths import Root
 from .digest_cache import DigestCache
 from .stages import Stages
+from .usage import usage
 from .wire import Reader, read_chunks
 
 
 class FileOperations:
-    """Maps the name of an operation to its function.
+    """Maps names of operations to functions.
 
-    The parameters of a function are the other fields of the request. It returns the header of the answer, None for an
-    empty one, an iterator over the frames that follow an empty one, or both.
+    The other fields of a request are the parameters of the function. It returns the header of the answer, None for an
+    empty header, an iterator over the frames that follow an empty header, or both.
     """
 
     def __init__(self, home: str, digests: str) -> None:
-        """`digests` is the file of the digest cache. Stages are in the home, on the file system of the workspace."""
+        """`digests` is the file of the digest cache.
+
+        Stages are kept in the home, on the file system of the workspace.
+        """
         self._stage_folder = os.path.join(home, ".nightshift", "stage")
         self._root = root = Root(os.path.join(home, "workspace"))
         self._digests = digests
@@ -35,6 +39,7 @@ class FileOperations:
             "write": lambda path, mode: files.write(root, path, read_chunks(self.body), mode),
             "stat": lambda path: {"entry": files.stat_path(root, path)},
             "remove": partial(tree.remove, root),
+            "usage": lambda: usage(home),
             "list": self._list,
             "glob": partial(search.find, root),
             "grep": lambda **ask: search.grep(root, ask),
@@ -47,7 +52,7 @@ class FileOperations:
         }
 
     def make_workspace(self) -> None:
-        """Make the workspace again when a command has removed it."""
+        """Create the workspace again when a command has removed it."""
         if not os.path.isdir(self._root.path):
             with contextlib.suppress(OSError):
                 os.makedirs(self._root.path)

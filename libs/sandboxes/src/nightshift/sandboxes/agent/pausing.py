@@ -1,4 +1,4 @@
-"""Stops and continues every command by signals, for a machine that cannot freeze a sandbox."""
+"""Stops and continues all commands by signals, on a machine that cannot freeze a sandbox."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ROUNDS = 50
 
 
 def pause() -> None:
-    """Stop every command. Kills those that others keep waking."""
+    """Stop every command. Kills those that other processes keep continuing."""
     for _ in range(_ROUNDS):
         signal_all(signal.SIGSTOP)
         if all(_stopped(one.pid) for one in living() if one.pid != 1):
@@ -24,7 +24,7 @@ def pause() -> None:
 
 
 def signal_all(number: int) -> None:
-    """Send the signal to every process in the sandbox but process 1."""
+    """Send a signal to every process in the sandbox except process 1."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(-1, number)
 

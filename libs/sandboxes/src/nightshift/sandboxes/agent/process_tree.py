@@ -1,4 +1,4 @@
-"""Finds the processes that a call has started, from /proc."""
+"""Finds the processes of a call in /proc."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Process(NamedTuple):
 
 
 def living() -> list[Process]:
-    """Every process that runs or is stopped. Zombies are left out."""
+    """Return every process that runs or is stopped, but no zombies."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -27,7 +27,7 @@ def living() -> list[Process]:
 
 
 def descendants(ancestor: int) -> list[int]:
-    """The pids of all living descendants of a process."""
+    """Return the pids of all living descendants of a process."""
     processes = living()
     found = [one.pid for one in processes if one.parent == ancestor]
     for pid in found:
@@ -36,8 +36,10 @@ def descendants(ancestor: int) -> list[int]:
 
 
 def members(mark: bytes, leader: int) -> list[int]:
-    """The living processes of a call: those below its first process, in its session, or with `mark` in their
-    environment. A process that has left all three on purpose is not found.
+    """Return the living processes of a call: descendants of its first process, and those in its session or with its
+    `mark`.
+
+    The mark is an environment variable. A process that deliberately left all three is not found.
     """
     processes = [one for one in living() if one.pid != 1]
     found = {one.pid for one in processes if leader in (one.pid, one.session)}
@@ -51,7 +53,7 @@ def members(mark: bytes, leader: int) -> list[int]:
 
 
 def marked(pid: int, mark: bytes) -> bool:
-    """Whether the process began with this variable, `NAME=value`, in its environment."""
+    """Return whether the process started with this environment variable, given as `NAME=value`."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
         return mark in file.read(256 * 1024).split(b"\0")
     return False

@@ -1,4 +1,4 @@
-"""Disk space that is held back for the agent's own files, so that a full disk does not hide what commands print."""
+"""Reserves disk space for the agent's own files, so that a full disk does not hide the output of commands."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TypeVar
 
 _T = TypeVar("_T")
 _BYTES = 1024 * 1024
-#: What is released for one file when the disk is full.
+#: How much of the reserve is released for one file when the disk is full.
 _SHARE = 32 * 1024
 
 
 def keep(state: str) -> None:
-    """Fill the reserve in the directory `state`. Does nothing while the disk has no room for it."""
+    """Fill the reserve in the directory `state`. Does nothing when the disk has no room for it."""
     path = os.path.join(state, "reserve")
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -30,9 +30,9 @@ def keep(state: str) -> None:
 
 
 def use(outputs: str, do: Callable[[], _T]) -> _T:
-    """Return what `do` returns. On a full disk, releases a share of the reserve and calls `do` once more.
+    """Return what `do` returns. When the disk is full, releases a part of the reserve and calls `do` again.
 
-    `outputs` is the directory of one call's output, two levels below the state directory. Raises OSError as `do` does.
+    `outputs` is the directory of one call's output, two levels below the state directory. Raises OSError like `do`.
     """
     try:
         return do()

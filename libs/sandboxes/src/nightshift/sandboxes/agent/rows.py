@@ -1,7 +1,8 @@
-"""The rows of a stage: what the stat of each path says, and the digest of each file.
+"""Rows describe the paths of a stage: what stat says about each path, and the digest of each file.
 
-A row is a list: kind, mode, size, mtime_ns, ctime_ns, inode, target or first link, problem, digest, settled. The parts
-up to `problem` come from the stat. `settled`: a later write changes the stat, so the digest may be reused.
+A row is a list: kind, mode, size, mtime_ns, ctime_ns, inode, target or first link, problem, digest, settled. Everything
+up to `problem` comes from stat. `settled` means that any later write changes the stat, so that the digest may be
+reused.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ else:  # for Python 3.8
     Row = list
 
 KIND, SIZE, CTIME, INODE, REF, PROBLEM, DIGEST, SETTLED = 0, 2, 4, 5, 6, 7, 8, 9
-#: The parts of a row that come from the stat.
+#: The number of values in a row that come from stat.
 STAT = 8
-#: Nanoseconds after a change in which another one may leave the same stat.
+#: For so many nanoseconds after a change, another change may have the same stat.
 _SETTLED_NS = 100_000_000
 _ROUNDS = 3
 
@@ -34,7 +35,7 @@ _ROUNDS = 3
 def walk_rows(
     root: Root, exclude: list[str], limit: int, known: list[dict[str, Row]], digests: DigestCache | None
 ) -> dict[str, Row]:
-    """The rows of the workspace now, with the digests that are known for their stats."""
+    """Return the rows of the workspace as it is now. A file whose stat is known gets its known digest."""
     found: dict[str, Row] = {}
     links: dict[tuple[int, int], str] = {}
     walk = Walk(root, exclude, limit)
@@ -61,7 +62,7 @@ def walk_rows(
             row = _unreadable(special(status.st_mode))
         found[path] = row
     for path, text in walk.problems:
-        # What a directory holds is not known: the problem has a path of its own, beside the directory's.
+        # The content of this directory is unknown. The problem gets a path of its own, beside that of the directory.
         found[f"{path}/" if path in found else path or "."] = _unreadable(text)
     return found
 
@@ -71,7 +72,7 @@ def _unreadable(problem: str) -> Row:
 
 
 def _file(path: str, found: os.stat_result, link: str | None, known: list[dict[str, Row]]) -> Row:
-    """The row of a file: an earlier one whose digest may be used, or else a new one without a digest."""
+    """Return the row of a file: an earlier row whose digest is still right, or a new row without a digest."""
     for rows in known:
         old = rows.get(path)
         if (
@@ -85,7 +86,7 @@ def _file(path: str, found: os.stat_result, link: str | None, known: list[dict[s
 
 
 def hash_rows(root: Root, rows: dict[str, Row]) -> list[str]:
-    """Set the digests that are missing. Returns the paths that changed while they were read."""
+    """Compute the missing digests. Returns the paths of files that changed while they were read."""
     directories, torn = HeldDirectories(root), []
     try:
         for path, row in list(rows.items()):
@@ -110,7 +111,7 @@ def hash_rows(root: Root, rows: dict[str, Row]) -> list[str]:
 
 
 def _hash(directories: HeldDirectories, path: str, row: Row) -> bool:
-    """Read the file. Returns False when it changed at each of some attempts."""
+    """Read a file and set its digest. Returns False when the file changed at every attempt."""
     with open_file(*directories.parent(path)) as file:
         for _ in range(_ROUNDS):
             before = stat_key(os.fstat(file.fileno()))
@@ -125,28 +126,28 @@ def _hash(directories: HeldDirectories, path: str, row: Row) -> bool:
 
 
 def stat_key(found: os.stat_result) -> list[Any]:
-    """Mode, size, mtime_ns, ctime_ns, inode."""
+    """Return [mode, size, mtime_ns, ctime_ns, inode]."""
     mode = stat.S_IMODE(found.st_mode)
     return [mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
 def same_stats(one: dict[str, Row], other: dict[str, Row]) -> bool:
-    """Whether the stats of two trees are equal."""
+    """Return whether the stats of two trees are equal."""
     return one.keys() == other.keys() and all(row[:STAT] == other[path][:STAT] for path, row in one.items())
 
 
 def shown(row: Row | None) -> Row | None:
-    """What a snapshot shows of a row."""
+    """Return the values of a row that a snapshot contains."""
     return None if row is None else [*row[:CTIME], row[REF], row[PROBLEM], row[DIGEST]]
 
 
 def visible(changed: dict[str, Row], rows: dict[str, Row]) -> bool:
-    """Whether a snapshot shows any of these changes of `rows`."""
+    """Return whether a snapshot would contain any of these changes."""
     return any(shown(row) != shown(rows.get(path)) for path, row in changed.items())
 
 
 def difference(before: dict[str, Row], after: dict[str, Row]) -> tuple[dict[str, Row], list[str]]:
-    """The rows to set and the paths to remove that lead from one tree to another."""
+    """Return what turns one tree into another: the rows to set and the paths to remove."""
     changed = {}
     for path, row in after.items():
         old = before.get(path)
@@ -156,7 +157,7 @@ def difference(before: dict[str, Row], after: dict[str, Row]) -> tuple[dict[str,
 
 
 def applied(rows: dict[str, Row], changed: dict[str, Row], gone: Iterable[str]) -> dict[str, Row]:
-    """The tree after these changes."""
+    """Return the tree with these changes."""
     left = dict(rows)
     for path in gone:
         left.pop(path, None)
@@ -165,7 +166,7 @@ def applied(rows: dict[str, Row], changed: dict[str, Row], gone: Iterable[str]) 
 
 
 def entry(path: str, row: Row) -> dict[str, Any]:
-    """The row as an entry of a listing."""
+    """Return the row as an entry of a listing."""
     kind, mode, size, mtime_ns, _, _, ref, problem, digest, _ = row
     if problem is not None:
         return {"path": path.rstrip("/"), "kind": "other", "problem": problem}

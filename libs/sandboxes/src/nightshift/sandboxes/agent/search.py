@@ -1,4 +1,4 @@
-"""Finds files by name and lines by pattern. SIGALRM ends the process of a search that takes too long."""
+"""Finds files by name and lines by pattern. SIGALRM kills the process of a search that takes too long."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAMED = 5
 
 
 class Tree:
-    """One walk over a directory of the workspace that keeps what it left out, for a note."""
+    """A walk over a directory of the workspace. It remembers what it left out, for a note."""
 
     def __init__(self, root: Root, path: str, patterns: list[str]) -> None:
         self._root = root
@@ -34,7 +34,10 @@ class Tree:
         self._unreadable: list[str] = []
 
     def walk(self) -> Iterator[tuple[dict[str, Any], int, str]]:
-        """Yields each file and symlink, sorted by name in each directory, with its directory's handle and its name."""
+        """Yield each file and symlink with the handle of its directory and its name.
+
+        Names are sorted within a directory.
+        """
         start = self._root.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
         stack = [(start, "", iter(sorted(os.listdir(start))), self._rules(start))]
         try:
@@ -69,7 +72,7 @@ class Tree:
             return None
 
     def _rules(self, start: int) -> IgnoreRules:
-        """The rules of the directory where the walk starts, with those of the directories above it."""
+        """Return the ignore rules of the directory where the walk starts, including those of the directories above."""
         rules, parts = None, self._prefix.split("/")[:-1]
         for depth in range(len(parts)):
             with contextlib.suppress(Refusal):
@@ -82,7 +85,7 @@ class Tree:
         if directory and path.rpartition("/")[2] in self._skipped:
             left_out = True
         elif any(glob.match(path) for glob in self._globs):
-            return False  # a pattern that names it overrides the rules
+            return False  # a pattern that matches the path overrides the rules
         else:
             left_out = rules.ignore(self._prefix + path, directory)
         if left_out:
@@ -99,7 +102,10 @@ class Tree:
 
 
 def find(root: Root, path: str, pattern: str, limit: int, seconds: int) -> dict[str, Any]:
-    """Find files by a glob pattern, newest first. A path that is named exactly wins over a class in brackets."""
+    """Find files by a glob pattern, newest first.
+
+    A pattern with brackets that is exactly the name of a file finds that file.
+    """
     _end_after(seconds)
     path, pattern = _rebased(root, path, pattern)
     negated = pattern.startswith("!")
@@ -126,7 +132,10 @@ def find(root: Root, path: str, pattern: str, limit: int, seconds: int) -> dict[
 
 
 def _rebased(root: Root, path: str, pattern: str) -> tuple[str, str]:
-    """Make an absolute pattern relative to the workspace. Raises Refusal when it leads out of it."""
+    """Return path and pattern with an absolute pattern made relative.
+
+    Raises Refusal when it leads out of the workspace.
+    """
     sign = "!" if pattern.startswith("!") else ""
     body = pattern[len(sign) :]
     if ".." in body.split("/"):
@@ -156,21 +165,21 @@ def _is_directory(root: Root, path: str, pattern: str) -> bool:
 
 
 def _joined(path: str, found: str) -> str:
-    """A found path in the form in which the asker can use it again."""
+    """Return a found path in the form in which the caller can use it again."""
     base = path.rstrip("/").removesuffix("/.")
     return found if base in (".", "") else f"{base}/{found}"
 
 
 def grep(root: Root, ask: dict[str, Any]) -> dict[str, Any]:
-    """Find lines that match. SIGALRM ends the process after `seconds`.
+    """Find lines that match. SIGALRM kills the process after `seconds`.
 
-    Answers rows {path, line, text, context}, {path, count} or {path}, by the mode of the query.
+    Answers rows {path, line, text, context}, {path, count} or {path}, depending on the mode of the query.
     """
     _end_after(ask["seconds"])
     path, query = ask["path"], Query(ask)
     rows: list[dict[str, Any]] = []
     if root.relative(path) and not _is_directory(root, path, "."):
-        # A file that is named is searched, whatever the globs and the ignore rules say.
+        # A file that the query names is searched, whatever globs and ignore rules say.
         query.search(root.open(path, os.O_RDONLY), path, rows)
         return {"rows": rows, "more": query.more, "notes": query.notes()}
     path, wanted, unwanted, patterns = _file_globs(root, path, ask["globs"])
@@ -193,7 +202,10 @@ def grep(root: Root, ask: dict[str, Any]) -> dict[str, Any]:
 
 
 def _file_globs(root: Root, path: str, globs: list[str]) -> tuple[str, list[Glob], list[Glob], list[str]]:
-    """Compile the globs that narrow a search. Returns where to start, the wanted, the unwanted, the wanted patterns."""
+    """Compile the globs that narrow a search.
+
+    Returns the start, the wanted globs, the unwanted globs, and the wanted patterns.
+    """
     wanted, unwanted, patterns = [], [], []
     start = path
     for given in globs:

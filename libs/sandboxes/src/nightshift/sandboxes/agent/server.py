@@ -1,7 +1,7 @@
 """The agent of a local sandbox: one process, process 1, for the life of the sandbox.
 
-It starts and watches commands in its event loop and answers their state at once. File operations, which may take long
-or meet a hostile tree, run in a forked process each. So a crash or a runaway pattern ends only that request.
+It starts and watches commands in its event loop and answers at once. File operations may take long or meet a hostile
+tree, so each runs in a forked process. A crash or an endless search then affects only that request.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ from .connection import Connection
 from .event_loop import EventLoop
 from .live_calls import GRACE_S, Call, LiveCalls
 from .pausing import pause, signal_all
+from .usage import usage
 from .visitors import copy_to_port
 from .wire import Refusal, json_frame
 
 if TYPE_CHECKING:
     from .operations import FileOperations
 
-#: The most forked file operations and visitors of previews at once.
+#: The most forked file operations, and the most visitors of previews, at the same time.
 _MOST_OPERATIONS, _MOST_VISITORS = 24, 128
-#: Seconds after a greeting in which the first request usually comes.
+#: Seconds after the `hello` request within which the first real request usually comes.
 _IDLE_S = 0.02
-#: Seconds that one file operation may take when the client names none.
+#: Seconds that a file operation may take when the client names no limit.
 _OPERATION_S = 1900.0
 
 
@@ -45,14 +46,14 @@ class Server:
     """Answers the requests of one sandbox."""
 
     def __init__(self, home: str, own: str, digests: int, limits: dict[str, int]) -> None:
-        """`own` is the directory that only the agent can write, `digests` the descriptor of the digest cache."""
+        """`own` is the directory to which only the agent can write. `digests` is the descriptor of the digest cache."""
         self.loop = EventLoop()
         self._home = home
         self._digests = digests
         self._limits = limits
         self._calls = LiveCalls(self.loop, os.path.join(own, "calls"), limits)
         self._generation: str | None = None
-        self._written: dict[str, str] = {}  # call id → "now" while its write runs, "done" after it
+        self._written: dict[str, str] = {}  # call id → "now" while its write runs, "done" afterwards
         self._after_write: dict[str, list[Callable[[], None]]] = {}
         self._outlets = egress.open_listeners()
         self._operations = self._visitors = 0
@@ -61,6 +62,7 @@ class Server:
             "start": lambda **spec: self._calls.start(spec).state(),
             "note": lambda call_id, text: {"text": self._calls.note(call_id, text)},
             "stat": lambda path: self._files.table["stat"](path=path),
+            "usage": lambda: usage(self._home),
             "pause": pause,
             "resume": lambda: signal_all(signal.SIGCONT),
         }
@@ -69,6 +71,7 @@ class Server:
             "wait": self._wait,
             "stop": self._stop,
             "output": self._output,
+            "look": self._look,
             "write": self._write,
             "dial": self._dial,
             "egress": self._egress,
@@ -76,13 +79,13 @@ class Server:
 
     @cached_property
     def _files(self) -> FileOperations:
-        """Imported after the start, which the creator of the sandbox waits for."""
+        """The file operations. Imported only after the start, for which the creator of the sandbox waits."""
         from .operations import FileOperations  # noqa: PLC0415
 
         return FileOperations(self._home, f"/proc/self/fd/{self._digests}")
 
     def dispatch(self, connection: Connection, header: bytes) -> None:
-        """Do one request. Every error becomes an answer."""
+        """Execute one request. Every error becomes an answer."""
         out, deferred = io.BytesIO(), []
 
         def operation() -> dict[str, Any] | None:
@@ -119,13 +122,15 @@ class Server:
         return {"generation": self._generation, "apart": identity.apart()}
 
     def _get_ready(self) -> None:
-        """Import what file operations need, and keep it out of the garbage collector: forks then copy fewer pages."""
+        """Import what file operations need and freeze it for the garbage collector, so that forks copy fewer memory
+        pages.
+        """
         self._files.make_workspace()
         gc.collect()
         gc.freeze()
 
     def _run(self, connection: Connection, wait_s: float, **spec: Any) -> None:
-        """Start the command unless it began, and answer with its output when it ends within `wait_s` seconds."""
+        """Start the command unless it began before. Answer with its output when it ends within `wait_s` seconds."""
         self._answer_when_ended(connection, self._calls.start(spec), wait_s, output=True)
 
     def _wait(self, connection: Connection, call_id: str, wait_s: float) -> None:
@@ -136,7 +141,7 @@ class Server:
             self._answer_when_ended(connection, call, wait_s)
 
     def _stop(self, connection: Connection, call_id: str, grace_s: float = GRACE_S) -> None:
-        """Answer when everything of the call has ended, or after 10 seconds more than the grace."""
+        """Answer when everything of the call has ended, at the latest 10 seconds after the grace time."""
         call = self._calls.stop(call_id, grace_s)
         if call is None:
             connection.answer(json_frame({"state": "unknown"}))
@@ -168,27 +173,31 @@ class Server:
         connection.on_close = forget
 
     def _output(self, connection: Connection, **ask: Any) -> None:
-        """Long output is read by a forked process: the client may take it slowly."""
+        """Send long output from a forked process, because the client may read it slowly."""
         self._fork_operation(connection, lambda: framed(self._calls.output(**ask)), _OPERATION_S)
 
+    def _look(self, connection: Connection, call_id: str, reader: str) -> None:
+        head, frames = self._calls.look(call_id, reader)
+        connection.answer(json_frame(head) + b"".join(frames))
+
     def _write(self, connection: Connection, path: str, mode: int | None, once: str | None) -> None:
-        """Write a file. A second write of the same call does nothing, after the first one has ended."""
+        """Write a file. A second write of the same call waits for the first one and then does nothing."""
         before = None if once is None else self._written.get(once)
         if once is not None and before == "now":
             again = lambda: self._write(connection, path=path, mode=mode, once=once)  # noqa: E731
             self._after_write.setdefault(once, []).append(again)
             return
         if before == "done":
-            self._fork_operation(
-                connection, lambda: {}, _OPERATION_S
-            )  # reads the body, which the client sends
+            self._fork_operation(connection, lambda: {}, _OPERATION_S)  # reads the body that the client sends
             return
         if once is not None:
             self._written[once] = "now"
-        write = self._files.table["write"]
-        self._fork_operation(
-            connection, lambda: write(path, mode), _OPERATION_S, lambda done: self._wrote(once, done)
-        )
+
+        def write() -> None:
+            identity.leave_reserve()
+            self._files.table["write"](path, mode)
+
+        self._fork_operation(connection, write, _OPERATION_S, lambda done: self._wrote(once, done))
 
     def _wrote(self, once: str | None, done: bool) -> None:
         if once is None:
@@ -212,7 +221,7 @@ class Server:
         self._fork(connection, lambda sock: copy_to_port(sock, port), None, ended)
 
     def _egress(self, connection: Connection) -> None:
-        """Give the listeners of the network to the host, whose proxy accepts the connections."""
+        """Pass the listening sockets of the network to the host, whose proxy accepts the connections."""
         egress.hand_over(connection.sock, self._outlets)
         connection.answer(b"")
 
@@ -223,7 +232,7 @@ class Server:
         deadline_s: float,
         ended: Callable[[bool], None] = lambda done: None,
     ) -> None:
-        """Do a file operation in a process of its own, when there is room for one more."""
+        """Execute a file operation in a process of its own, as soon as there is room for one more."""
 
         def begin() -> None:
             self._operations += 1
@@ -291,12 +300,12 @@ class Server:
         self.loop.on_exit(pid, reaped)
 
     def accept(self, listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # no descriptor is left: the client waits
+        with contextlib.suppress(OSError):  # no descriptor is left, so the client waits
             Connection(self.loop, listener.accept()[0], self.dispatch)
 
 
 def _with_output(call: Call) -> bytes:
-    """The answer with both outputs when they are in memory, else with the state alone."""
+    """Return the answer with both outputs when they are in memory, else with the state alone."""
     out, err = (kept.in_memory for kept in call.streams)
     if out is None or err is None:
         return json_frame(call.state())
@@ -312,8 +321,8 @@ def _end(pid: int) -> None:
 def main(argv: list[str]) -> None:
     """Run as process 1 of a local sandbox. Never returns.
 
-    Arguments: the home, the agent's own directory, the descriptor of the listening socket, and as JSON the resource
-    limits of each command.
+    Arguments: the home, the agent's own directory, the descriptor of the listening socket, and the resource limits of
+    commands as JSON.
     """
     home, own, fd, limits_json = argv
     listener, limits = socket.socket(fileno=int(fd)), json.loads(limits_json)

@@ -20,12 +20,12 @@ from typing import Any
 
 from .copies import Copies
 
-#: The most stages that wait for the snapshotter. The oldest is given up for a further one.
+#: The most stages that wait for the snapshotter. Beyond it, the oldest stage is given up.
 _HELD = 32
 
 
 class StageFolder:
-    """`folder` is on the file system of the workspace, so that hard links can be made."""
+    """The files of the stages. `folder` is on the file system of the workspace, so that hard links can be made."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -33,7 +33,10 @@ class StageFolder:
 
     @contextlib.contextmanager
     def locked(self, seconds: float = math.inf) -> Iterator[None]:
-        """Keep other requests away. Raises TimeoutError when one works on the stages for so long."""
+        """Exclude other requests within the block.
+
+        Raises TimeoutError when another one holds the lock for `seconds` seconds.
+        """
         os.makedirs(self.copies.folder, 0o700, exist_ok=True)
         until = time.monotonic() + seconds
         with open(self._path("lock"), "wb") as file:
@@ -48,7 +51,7 @@ class StageFolder:
             yield
 
     def note(self, mark: int, fact: str) -> None:
-        """Note a fact about a stage: `passed`, `clean` or `stored`."""
+        """Record a fact about a stage: `passed`, `clean` or `stored`."""
         with contextlib.suppress(OSError):
             os.makedirs(self._folder, 0o700, exist_ok=True)
             with open(self._path(f"{mark}.{fact}"), "wb"):
@@ -58,25 +61,25 @@ class StageFolder:
         return os.path.exists(self._path(f"{mark}.{fact}"))
 
     def forget(self, mark: int) -> None:
-        """Remove the facts about earlier stages."""
+        """Remove the facts about stages before this one."""
         for name in os.listdir(self._folder):
             number = name.partition(".")[0]
             if number.isdigit() and int(number) < mark:
                 os.unlink(self._path(name))
 
     def base(self) -> dict[str, Any]:
-        """The `mark` and the `rows` of the base; the mark is None when nothing is stored yet."""
+        """Return `mark` and `rows` of the newest stored snapshot. The mark is None when nothing is stored yet."""
         tree = self._load("base.json")
         whole = isinstance(tree, dict) and isinstance(tree.get("rows"), dict)
         return tree if whole else {"mark": None, "rows": {}}
 
     def held(self) -> list[dict[str, Any]]:
-        """The stages: `mark`, `late`, `torn`, and the difference from the base, `set` and `gone`."""
+        """Return the stages: `mark`, `late`, `torn`, and the difference from the base as `set` and `gone`."""
         held = self._load("held.json")
         return held if isinstance(held, list) else []
 
     def exclude(self) -> list[str] | None:
-        """What the newest stage left out. None before the first one."""
+        """Return the patterns that the newest stage left out, or None before the first stage."""
         exclude = self._load("exclude.json")
         return exclude if isinstance(exclude, list) else None
 

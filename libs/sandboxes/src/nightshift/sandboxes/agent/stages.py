@@ -1,7 +1,7 @@
-"""Stages the workspace for snapshots: records its tree at a checkpoint, and keeps what later calls would overwrite.
+"""Stages the workspace for snapshots: records its files at a checkpoint, and keeps what later calls would overwrite.
 
-A stage has the version of its checkpoint as its mark. `stage` lists the tree and its digests for the snapshotter.
-`hold` comes before the first call of a turn that may write: it copies the files that no snapshot has yet.
+The mark of a stage is the version of its checkpoint. `stage` lists the files with their digests for the snapshotter.
+`hold` runs before the first call of a turn that may write, and copies the files that no snapshot has yet.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from .tree import rows as framed_rows
 from .walk import digest_file, open_file
 from .wire import CHUNK, END, Refusal, frame, json_frame
 
-#: How often a tree that does not stand still is read.
+#: How often a tree is read that keeps changing.
 _ROUNDS = 3
-#: The most bytes of contents in one block of an export, and of one file in it.
+#: The most bytes of content in one block of an export, and of one file in it.
 BLOCK = 8 * 1024 * 1024
 
 
@@ -84,10 +84,10 @@ class Stages:
         yield END
 
     def hold(self, mark: int, exclude: list[str], limit: int, seconds: float) -> dict[str, Any]:
-        """Keep the tree of the checkpoint from what is about to be written, in about `seconds`.
+        """Protect the files of the checkpoint from later writes, in about `seconds` seconds.
 
-        Does nothing when the stage is stored, or was held before. Returns `late` when there was no time for it. Uses
-        `exclude` when no stage was made before.
+        Does nothing when the stage is stored or held already. Returns `late` when the time was too short. `exclude` is
+        used when no stage was made before.
         """
         if any(self._folder.noted(mark, fact) for fact in ("passed", "clean", "stored")):
             return {"late": False}
@@ -101,7 +101,10 @@ class Stages:
         return {"late": late}
 
     def stored(self, mark: int) -> None:
-        """Forget the stages up to this one, which is in the object store, and make it the base of the next ones."""
+        """Forget the stages up to this one, which is in the object store now.
+
+        It becomes the base of the next stages.
+        """
         with self._folder.locked():
             tree, held = self._folder.base(), self._folder.held()
             found = _find(held, mark)
@@ -119,7 +122,7 @@ class Stages:
             self._folder.note(mark, "stored")
 
     def held(self) -> dict[str, Any]:
-        """The marks of the stages that are not stored yet."""
+        """Return the marks of the stages that are not stored yet."""
         return {"marks": [one["mark"] for one in self._folder.held()]}
 
     def export(self, mark: int, paths: list[str], offset: int, limit: int) -> Iterator[bytes]:
@@ -139,7 +142,7 @@ class Stages:
                     with self._open(directories, path, rows.get(path)) as file:
                         at = file.seek(offset if index == 0 else 0)
                         end = os.fstat(file.fileno()).st_size
-                        # A file is cut at multiples of BLOCK alone, so that its parts are the same next time.
+                        # A file is cut only at multiples of BLOCK, so that its parts are the same next time.
                         if block.size + min(end - at, BLOCK) > BLOCK:
                             yield from block.frames()
                         while block.add(path, file, end) and sent + block.size < limit:
@@ -158,28 +161,31 @@ class Stages:
         yield json_frame(after)
 
     def _open(self, directories: HeldDirectories, path: str, row: Row | None) -> BinaryIO:
-        """Open the copy of a file of a stage, or the file itself when it has none."""
+        """Open the kept copy of a file of a stage, or the file itself when there is no copy."""
         copy = None if row is None else self._folder.copies.open(row)
         return copy or open_file(*directories.parent(path))
 
     def _make(
         self, mark: int, tree: dict[str, Any], held: list[dict[str, Any]], walking: Walking
     ) -> dict[str, Any] | None:
-        """Walk and hash the workspace until it stands still. Returns the new stage; None when it is as the base."""
+        """Walk and hash the workspace until it stays unchanged.
+
+        Returns the new stage, or None when it equals the base.
+        """
         known = [] if walking.fresh else [tree["rows"], *(one["set"] for one in held)]
         present, torn = self._settled(walking, known)
         changed, gone = difference(tree["rows"], present)
         late = self._folder.noted(mark, "passed")
         if tree["mark"] is None or gone or torn or late or visible(changed, tree["rows"]):
             return {**_stage(mark, changed, gone), "late": late, "torn": torn}
-        if changed:  # only what no snapshot shows, such as the time of a change
+        if changed:  # only values that no snapshot contains, such as the time of a change
             tree["rows"].update(changed)
             self._folder.write_base(tree["mark"], tree["rows"])
         self._folder.note(mark, "clean")
         return None
 
     def _settled(self, walking: Walking, known: list[dict[str, Row]]) -> tuple[dict[str, Row], list[str]]:
-        """The rows of the workspace with their digests, and the paths that changed at every attempt."""
+        """Return the rows of the workspace with their digests, and the paths that changed at every attempt."""
         digests = None if walking.fresh else self._digests
         before: dict[str, Row] = {}
         torn: list[str] = []
@@ -217,7 +223,7 @@ class Stages:
         self._folder.write_held(held)
 
     def _finish(self, stage: dict[str, Any], base: dict[str, Row]) -> None:
-        """Hash the files of a stage that `hold` made, from their copies where there are some."""
+        """Compute the digests of a held stage, from the kept copies where there are any."""
         directories, rows = HeldDirectories(self._root), stage["set"]
         try:
             for path, row in rows.items():
@@ -257,7 +263,10 @@ class _Block:
         self.size = 0
 
     def add(self, path: str, file: BinaryIO, end: int) -> bool:
-        """Read from the file until the block is full or the file, of `end` bytes, ends. Returns whether it goes on."""
+        """Read from a file until the block is full or the file ends at `end` bytes.
+
+        Returns whether the file continues.
+        """
         start, left = self.size, end - file.tell()
         while left > 0 and self.size < BLOCK:
             chunk = file.read(min(left, CHUNK, BLOCK - self.size))
@@ -271,7 +280,7 @@ class _Block:
         self._parts.append({"path": path, "bytes": 0, "more": False, "problem": text})
 
     def frames(self) -> Iterator[bytes]:
-        """Yields the frames of the block and empties it."""
+        """Yield the frames of the block, and empty it."""
         if self._parts:
             yield json_frame({"parts": self._parts}) + b"".join(frame(one) for one in self._data if one) + END
         self._parts, self._data, self.size = [], [], 0

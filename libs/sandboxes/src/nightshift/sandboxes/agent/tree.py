@@ -1,6 +1,6 @@
-"""The whole workspace as a tree: list and remove. One entry that fails never stops the others.
+"""Lists and removes whole trees of files. One failing entry never stops the others.
 
-What cannot be read is reported with its reason, in the place of the entry.
+What cannot be read is listed with the reason in its place.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from .held_directories import HeldDirectories, reason
 from .walk import Walk, digest_of, problem, special
 from .wire import Refusal
 
-#: The entries in one frame of a listing.
+#: How many entries a frame of a listing contains.
 _ROWS = 200
-#: The directories, one below the other, that a removal holds open.
+#: How many nested directories a removal keeps open.
 _OPEN = 64
 
 
 def list_tree(root: Root, digests: DigestCache, exclude: list[str], limit: int) -> Iterator[dict[str, Any]]:
-    """Yields an entry for each name, parents first. `exclude` has patterns as `Exclude` takes them.
+    """Yield an entry for each path, parents first. `exclude` holds patterns (see `Exclude`).
 
-    An entry with a `problem` cannot be exported; so can what is below a directory with one.
+    An entry with a `problem` cannot be exported, and neither can anything below it.
     """
     links: dict[tuple[int, int], str] = {}
     walk = Walk(root, exclude, limit)
@@ -43,7 +43,7 @@ def list_tree(root: Root, digests: DigestCache, exclude: list[str], limit: int) 
 
 
 def rows(entries: Iterator[dict[str, Any]]) -> Iterator[bytes]:
-    """Yields the entries as JSON lists, each small enough to decode at once."""
+    """Yield the entries as JSON lists that are small enough to decode at once."""
     parts = iter(lambda: list(islice(entries, _ROWS)), [])
     return (json.dumps(part, separators=(",", ":")).encode("ascii") for part in parts)
 
@@ -55,7 +55,7 @@ def _describe(
     links: dict[tuple[int, int], str],
     digests: DigestCache,
 ) -> dict[str, Any] | None:
-    """The entry of a name. Returns None when it was removed meanwhile."""
+    """Return the entry of a name, or None when it was removed meanwhile."""
     parent, name = place
     try:
         entry = {"path": path, "mode": stat.S_IMODE(found.st_mode), "mtime_ns": found.st_mtime_ns}
@@ -83,7 +83,7 @@ def _describe(
 
 
 def remove(root: Root, path: str) -> None:
-    """Remove a file, a symlink or a directory with its content. Does nothing when it does not exist."""
+    """Remove a file, a symlink, or a directory with its content. Does nothing when it does not exist."""
     directories = HeldDirectories(root, writing=True)
     try:
         parent, name = directories.parent(path)
@@ -98,7 +98,10 @@ def remove(root: Root, path: str) -> None:
 
 
 def _remove_tree(parent: int, name: str) -> None:
-    """Remove a directory. What lies deep below is moved up to it first, so that few handles are open at any time."""
+    """Remove a directory.
+
+    What lies deep below is first moved up to it, so that few handles are open at the same time.
+    """
     top = _enter(parent, name)
     try:
         moved = _remove_content(top, top, 0)
@@ -116,10 +119,10 @@ def _remove_tree(parent: int, name: str) -> None:
 
 
 def _remove_content(handle: int, top: int, depth: int) -> list[str]:
-    """Remove what is in a directory. Returns the new names, in `top`, of the directories that lie too deep below it."""
+    """Remove the content of a directory. Returns the new names, in `top`, of directories that lie too deep below."""
     moved: list[str] = []
     for inner in _empty(handle):
-        below = _enter(handle, inner)  # also makes it writable, without which it cannot be moved
+        below = _enter(handle, inner)  # also makes it writable; otherwise it could not be moved
         try:
             if depth < _OPEN:
                 moved += _remove_content(below, top, depth + 1)
@@ -134,7 +137,7 @@ def _remove_content(handle: int, top: int, depth: int) -> list[str]:
 
 
 def _enter(parent: int, name: str) -> int:
-    """Open a directory that is about to be removed, and grant its owner access to it."""
+    """Open a directory that will be removed, and give its owner access to it."""
     place = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
         with contextlib.suppress(PermissionError):
@@ -145,7 +148,7 @@ def _enter(parent: int, name: str) -> int:
 
 
 def _empty(handle: int) -> list[str]:
-    """Remove all but the directories. Returns the names of these."""
+    """Remove everything but directories, and return the names of the directories."""
     with os.scandir(handle) as found:
         entries = list(found)
     for entry in entries:

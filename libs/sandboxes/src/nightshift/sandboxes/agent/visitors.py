@@ -1,4 +1,4 @@
-"""Connects a visitor of a preview to a port inside the sandbox."""
+"""Connects a visitor of a preview to a port in the sandbox."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 
 
 def copy_to_port(connection: socket.socket, port: int) -> bool:
-    """Connect to a port inside the sandbox, and copy bytes both ways until both sides have closed."""
+    """Connect to a port in the sandbox, and copy bytes both ways until both sides have closed."""
     try:
         inner = socket.create_connection(("127.0.0.1", int(port)), timeout=5)
     except OSError:

@@ -1,4 +1,4 @@
-"""Walks the workspace and opens its files for reading, without following a symlink."""
+"""Walks the workspace and opens its files for reading, without following symlinks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .confined_paths import READ, Root
 from .held_directories import HeldDirectories, reason
 from .wire import CHUNK, Refusal
 
-#: A snapshot holds no deeper directories.
+#: Snapshots contain no directories deeper than this.
 MAX_DEPTH = 200
 _SPECIAL = {
     stat.S_IFIFO: "a named pipe",
@@ -25,15 +25,15 @@ _SPECIAL = {
 
 
 class Exclude:
-    """Patterns of what a walk leaves out, in the manner of .gitignore: the last one that matches decides.
+    """Patterns of paths that a walk leaves out, similar to .gitignore: the last matching pattern decides.
 
-    `!` in front keeps what an earlier pattern excludes, `/` at the end matches directories alone, and a pattern with
-    another `/` matches the path from the workspace. A star matches any characters.
+    `!` at the start keeps what an earlier pattern excludes. `/` at the end matches only directories. A pattern with
+    another `/` matches the path from the workspace on. A star matches any characters.
     """
 
     def __init__(self, patterns: list[str]) -> None:
         self._rules = [_rule(pattern) for pattern in patterns if pattern.strip("!/")]
-        #: Whether a pattern is for files too. When none is, no file is compared with any.
+        #: Whether any pattern applies to files. If not, files need not be compared.
         self.files = any(not directories for _, directories, _, _ in self._rules)
 
     def __call__(self, path: str, name: str, directory: bool) -> bool:
@@ -51,9 +51,9 @@ def _rule(pattern: str) -> tuple[bool, bool, bool, Callable[[str], Any]]:
 
 
 class Walk:
-    """Iterates over (path, handle of the parent, name, stat) of every entry of the workspace, parents first.
+    """Iterates over all entries of the workspace as (path, handle of the parent, name, stat), parents first.
 
-    `problems` collects path and reason of what could not be walked.
+    `problems` collects the path and the reason of what could not be walked.
     """
 
     def __init__(self, root: Root, exclude: list[str], limit: int) -> None:
@@ -109,17 +109,17 @@ def _name(entry: os.DirEntry[str]) -> str:
 
 
 def problem(path: str, text: str) -> dict[str, Any]:
-    """The entry of a path that cannot be exported, or whose content cannot."""
+    """Return the entry of a path that cannot be exported."""
     return {"path": path or ".", "kind": "other", "problem": text}
 
 
 def special(mode: int) -> str:
-    """What an entry is that is no file, directory or symlink, for a person."""
+    """Return in words what an entry is that is no file, directory or symlink."""
     return _SPECIAL.get(stat.S_IFMT(mode), "no file")
 
 
 def open_file(parent: int, name: str) -> BinaryIO:
-    """Open a regular file. Grants its owner read permission for the moment of the open when it is missing."""
+    """Open a regular file. If its owner lacks the read permission, grants it during the open."""
     try:
         handle = os.open(name, READ, dir_fd=parent)
     except PermissionError:
@@ -141,13 +141,13 @@ def open_file(parent: int, name: str) -> BinaryIO:
 
 
 def digest_of(parent: int, name: str) -> tuple[str, int]:
-    """Returns the hex SHA-256 and the size in bytes."""
+    """Return the SHA-256 in hex and the size in bytes of a file."""
     with open_file(parent, name) as file:
         return digest_file(file)
 
 
 def digest_file(file: BinaryIO) -> tuple[str, int]:
-    """Returns the hex SHA-256 and the size of what is left to read of the file."""
+    """Return the SHA-256 in hex and the size of the rest of an open file."""
     sha, size = hashlib.sha256(), 0
     for chunk in iter(lambda: file.read(CHUNK), b""):
         sha.update(chunk)

@@ -1,4 +1,4 @@
-"""The encoding of requests and answers: a JSON header, then chunks, each after its length. A length of 0 ends them."""
+"""The encoding of requests and answers: a JSON header, then chunks, each preceded by its length. Length 0 ends them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import struct
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Protocol
 
+#: What an operation says that needs room on a full disk.
+FULL = "the disk of the sandbox is full, or all its files are used: delete some first, which works on a full disk"
 CHUNK = 256 * 1024
 LENGTH = struct.Struct(">I")
 _CALL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)*")
@@ -24,7 +26,7 @@ class Writer(Protocol):
 
 
 class Refusal(Exception):
-    """An error answer. `kind` is one of the port's `FileProblem` values, `lost` or `bad_request`."""
+    """An error that becomes the answer. `kind` is one of the port's `FileProblem` values, `lost` or `bad_request`."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -65,12 +67,12 @@ def read_json(stream: Reader) -> dict[str, Any]:
 
 
 def read_chunks(stream: Reader) -> Iterator[bytes]:
-    """Yields the chunks of a body up to its end."""
+    """Yield the chunks of a body up to its end."""
     return iter(lambda: _read_frame(stream), b"")
 
 
 def file_chunks(file: BinaryIO, limit: int) -> Iterator[bytes]:
-    """Yields at most `limit` bytes of an open file, in chunks."""
+    """Yield up to `limit` bytes of an open file, in chunks."""
     while limit > 0:
         chunk = file.read(min(CHUNK, limit))
         if not chunk:
@@ -80,7 +82,7 @@ def file_chunks(file: BinaryIO, limit: int) -> Iterator[bytes]:
 
 
 def checked_call_id(call_id: str) -> str:
-    """Return the call id. Raises Refusal for a text of another form."""
+    """Return the call id. Raises Refusal for a text that has another form."""
     if not isinstance(call_id, str) or not _CALL_ID.fullmatch(call_id) or len(call_id) > 220:
         raise Refusal("bad_request", "not a call id")
     return call_id

@@ -1,1 +1,4 @@
-"""The egress proxy: what sandboxes may reach outside, and how secrets get into requests without entering a sandbox."""
+"""The egress proxy.
+
+It decides what sandboxes may reach, and puts secrets into requests without showing them to commands.
+"""

@@ -1,6 +1,6 @@
-"""The proxy process: `python -m nightshift.sandboxes.egress CONTROL-FD OPTIONS`. It runs beside its gateway.
+"""The proxy's process: `python -m nightshift.sandboxes.egress CONTROL-FD OPTIONS`. It runs beside its gateway.
 
-It outlives a gateway that is killed by as long as its connections need, so that no download breaks.
+When the gateway is killed, the process stays until its connections have ended, so that no download breaks.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ _DRAIN_S = 900.0
 
 
 class ControlledProxy:
-    """Does what the gateway asks for over the control socket."""
+    """A proxy that does what the gateway asks over the control socket."""
 
     def __init__(self, control: socket.socket, proxy: EgressProxy, store: SecretStore) -> None:
         self._control, self._proxy, self._store = control, proxy, store
@@ -39,7 +39,7 @@ class ControlledProxy:
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
-        """Answer the gateway until it ends, then wait for the connections."""
+        """Answer the gateway's requests until the gateway ends. Then wait for the connections to end."""
         self._control.setblocking(False)
         self._loop.add_reader(self._control.fileno(), self._readable)
         await self._ended.wait()
@@ -75,7 +75,7 @@ class ControlledProxy:
         return {}
 
     def _attach(self, message: dict[str, Any], fds: list[int]) -> None:
-        """`fds`: a pidfd of the sandbox's first process, then the listeners."""
+        """Serve a sandbox. `fds` are a pidfd of the sandbox's first process, and the listeners."""
         rules = NetworkRules(
             frozenset(message["hosts"]), tuple(SecretUse(*fields) for fields in message["secrets"])
         )

@@ -5,8 +5,8 @@ from contextlib import closing
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 
-#: Network → why it is refused. IANA's special-purpose registries, except the networks for documentation: no host of a
-#: private network is there, and test networks use them.
+#: Each network with the reason why it is refused: IANA's special-purpose registries without the networks for
+#: documentation. No private network uses those, and test networks do.
 _REFUSED: Final = {
     ip_network(network): reason
     for reason, networks in {
@@ -28,7 +28,7 @@ _REFUSED: Final = {
 
 
 def refusal(address: str) -> str | None:
-    """Return why the proxy must not connect to this address. Returns None when it may."""
+    """Return why the proxy must not connect to this address, or None when it may."""
     try:
         parsed: IPv4Address | IPv6Address = ip_address(address)
     except ValueError:
@@ -42,7 +42,10 @@ def refusal(address: str) -> str | None:
 
 
 def _is_own(address: str) -> bool:
-    """Whether an interface of this machine has the address. Sends nothing: it asks the kernel for the route."""
+    """Return whether an interface of this machine has the address.
+
+    Only asks the kernel for the route, and sends nothing.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
         try:

@@ -1,4 +1,7 @@
-"""The certificate authority whose certificates the proxy shows to sandboxes, for the hosts that get secrets."""
+"""The certificate authority of the proxy.
+
+For hosts that get secrets, the proxy shows sandboxes a certificate of its own.
+"""
 
 import datetime as dt
 import os
@@ -19,7 +22,7 @@ _RENEW_BEFORE: Final = dt.timedelta(days=365)
 
 
 class Authority:
-    """Keeps key and certificate in `directory`, made at the first use. Several processes may share the directory."""
+    """The authority whose key and certificate are in `directory`. Several processes may share the directory."""
 
     def __init__(self, directory: Path) -> None:
         self.certificate = directory / "ca.pem"
@@ -28,7 +31,7 @@ class Authority:
         self._contexts: dict[str, tuple[dt.datetime, ssl.SSLContext]] = {}
 
     def prepare(self) -> Path:
-        """Make the authority unless it exists. Returns the path of its certificate."""
+        """Create the authority, unless it exists and is valid for long enough. Returns the path of its certificate."""
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not self._both.exists() or self._certificate().not_valid_after_utc - _RENEW_BEFORE < _now():
             self._make()
@@ -48,7 +51,7 @@ class Authority:
         handle, new = tempfile.mkstemp(dir=self._directory)
         with os.fdopen(handle, "wb") as file:
             file.write(_key_pem(key) + _pem(certificate))
-        # A link fails when another process was first: all must use one key.
+        # The link fails when another process was first. So all processes use one key.
         with suppress(FileExistsError):
             os.link(new, self._both)
         os.unlink(new)
@@ -57,7 +60,10 @@ class Authority:
         return x509.load_pem_x509_certificate(self._both.read_bytes())
 
     def server_context(self, host: str) -> ssl.SSLContext:
-        """Return the context of a TLS server for this host, which speaks HTTP/1.1. Made once in a while."""
+        """Return the TLS context with which the proxy serves HTTP/1.1 in the name of this host.
+
+        Contexts are cached for days.
+        """
         until, context = self._contexts.get(host, (_now(), None))
         if context is None or until <= _now():
             context = self._new_context(host)

@@ -11,10 +11,10 @@ UNRECOGNIZED_NAME = b"\x15\x03\x03\x00\x02\x02\x70"
 
 
 def server_name(received: bytes) -> str | None:
-    """Return the name that the client asks for. Returns None while more bytes are needed.
+    """Return the host name that the client asks for, or None while more bytes are needed.
 
-    Raises HostRefused when these bytes begin no ClientHello, when it names no server, or when it hides the name
-    (encrypted ClientHello).
+    Raises HostRefused when the bytes begin no ClientHello, when the ClientHello names no server, or when it hides the
+    name (encrypted ClientHello).
     """
     message = b""
     rest = received

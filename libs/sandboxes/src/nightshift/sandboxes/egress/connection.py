@@ -1,4 +1,4 @@
-"""Handles one connection from a sandbox: a CONNECT, or plain HTTP requests."""
+"""Serves one connection from a sandbox, which is a CONNECT or a series of plain HTTP requests."""
 
 import asyncio
 import ssl
@@ -28,7 +28,11 @@ _BROKEN = (OSError, TimeoutError, h11.ProtocolError)
 
 
 class ProxyConnection:
-    """One accepted connection. `upstream_tls` checks the certificates of the hosts whose TLS the proxy ends."""
+    """One accepted connection from a sandbox.
+
+    For hosts that get secrets, the proxy ends the client's TLS and opens its own; `upstream_tls` checks their
+    certificates.
+    """
 
     def __init__(
         self,
@@ -42,10 +46,13 @@ class ProxyConnection:
         self._client, self._sandbox = client, sandbox
         self._resolver, self._authority, self._upstream_tls = resolver, authority, upstream_tls
         self._opened: list[OpenConnection] = []
-        self._asked = "?"  # the host of the present request, as the client names it
+        self._asked = "?"  # the host of the current request, as the client names it
 
     async def run(self) -> None:
-        """Serve until a side closes. Every refusal is answered, counted and logged; broken connections only end."""
+        """Serve requests until one side closes.
+
+        Every refusal is answered, counted and logged. A broken connection just ends.
+        """
         parser = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
         try:
             with suppress(*_BROKEN, ExceptionGroup):
@@ -57,7 +64,7 @@ class ProxyConnection:
     async def _answered(
         self, work: Coroutine[Any, Any, None], client: ByteStream, parser: h11.Connection
     ) -> None:
-        """Do the work; answer, count and log its refusal. Lets errors of the connections pass."""
+        """Run `work`. When it raises a refusal, answer, count and log that. Lets errors of the connections pass."""
         try:
             await work
         except h11.RemoteProtocolError as error:
@@ -101,7 +108,7 @@ class ProxyConnection:
         return name, int(port)
 
     async def _tunnel(self, host: str, parser: h11.Connection) -> None:
-        """Carry TLS unchanged, after its first message named the same host."""
+        """Carry TLS unchanged, once its first message has named the same host as the CONNECT."""
         upstream = await self._dial(host, _HTTPS)
         await self._client.send(_ESTABLISHED)
         hello = parser.trailing_data[0]
@@ -119,7 +126,7 @@ class ProxyConnection:
         await copy_both(self._client, upstream)
 
     async def _serve_inside(self, client: ByteStream, host: str, received: bytes) -> None:
-        """Carry the plain HTTP requests inside a tunnel to port 80."""
+        """Carry the plain HTTP requests that are inside a tunnel to port 80."""
         parser = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
         if received:
             parser.receive_data(received)
@@ -133,7 +140,10 @@ class ProxyConnection:
             client.close()
 
     def _plain_host(self, request: h11.Request) -> tuple[str, bytes]:
-        """Return host and path of a request in absolute form. Raises HostRefused."""
+        """Return host and path of a request whose target is a whole http:// address.
+
+        Raises HostRefused for other targets.
+        """
         if b"#" in request.target:
             raise HostRefused("an address with # is no request target")
         scheme, mark, rest = request.target.decode("latin-1").partition("://")
@@ -227,7 +237,7 @@ def _without_port(value: bytes) -> str:
 
 
 async def _answer_error(client: ByteStream, parser: h11.Connection, error: NightshiftError) -> None:
-    """Answer 403 or 502 with the reason in status line and body, unless an answer has begun."""
+    """Answer 403 or 502 with the reason in the status line and in the body, unless an answer has begun."""
     if parser.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
         return
     status = 502 if isinstance(error, HostUnreachable) else 403
@@ -241,7 +251,7 @@ async def _answer_error(client: ByteStream, parser: h11.Connection, error: Night
     )
     await client.send(head.encode() + body)
     client.finish()
-    # Closing with unread bytes would reset the connection, and the client would not see the answer.
+    # Closing a connection with unread bytes would reset it, and the client would not see the answer.
     with suppress(TimeoutError):
         async with asyncio.timeout(_LINGER_S):
             while await client.recv():

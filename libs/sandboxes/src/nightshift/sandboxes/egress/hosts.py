@@ -1,4 +1,4 @@
-"""One strict reading of host names."""
+"""Checks host names by one strict rule."""
 
 import re
 from collections.abc import Iterable
@@ -11,14 +11,14 @@ _LONGEST = 253
 
 
 class HostRefused(Refused):
-    """The proxy does not connect to this host. The message names the host and the reason."""
+    """The proxy refuses to connect to this host. The message names the host and the reason."""
 
 
 def host_name(text: str) -> str:
     """Return the name in lower case. Raises HostRefused for anything but a plain DNS name of two or more labels.
 
-    So an address in any form, a name with a user, a wildcard, a trailing dot or a character outside ASCII is refused.
-    A last label of digits only is refused because resolvers read such a name as an address.
+    So these are refused: an address in any form, a name with a user, a wildcard, a trailing dot, or a character outside
+    ASCII. A name whose last label has only digits is refused because resolvers read it as an address.
     """
     name = text.lower() if text.isascii() else ""
     if len(name) > _LONGEST or not _HOST.fullmatch(name) or name.rpartition(".")[2].isdigit():
@@ -27,5 +27,5 @@ def host_name(text: str) -> str:
 
 
 def reachable(hosts: Iterable[str]) -> frozenset[str]:
-    """Return the names in their one form, without those that are never reachable. Raises HostRefused."""
+    """Return the checked names in lower case, without those that are never reachable. Raises HostRefused."""
     return frozenset(map(host_name, hosts)) - MODEL_HOSTS

@@ -1,4 +1,7 @@
-"""Carries HTTP/1.1 requests of one client connection to a host. Both sides are parsed, so no side can smuggle."""
+"""Carries the HTTP/1.1 requests of one client connection to hosts.
+
+Both sides are parsed, so neither side can smuggle a request into another one.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -14,7 +17,7 @@ from nightshift.sandboxes.egress.streams import ByteStream
 Header = tuple[bytes, bytes]
 
 HEAD_LIMIT: Final = 64 * 1024
-#: A request's body up to this size is searched for placeholders.
+#: A request's body of at most this size is searched for placeholders.
 _SWAPPED_BODY: Final = 1024 * 1024
 _HOP: Final = frozenset(
     {
@@ -22,15 +25,18 @@ _HOP: Final = frozenset(
         *(b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect"),
     }
 )
-#: These cannot be dropped by naming them in `Connection`.
+#: Headers that a client cannot have dropped by naming them in `Connection`.
 _END_TO_END: Final = frozenset({b"host", b"content-length", b"authorization", b"content-type", b"cookie"})
 
 
 class HttpExchange:
-    """`dial` opens a connection to the host of a request, `(host, port)`. `host_of` says which host a request is for.
+    """The requests of one client connection, and their answers.
 
-    `swap` holds the secrets of the one host that this exchange is for. `host_header` returns the Host that the server
-    gets, and `answer_headers` changes the headers of its answers.
+    - `host_of`: returns the host that a request is for, and its path.
+    - `dial`: opens a connection to a host.
+    - `swap`: the secrets of the host, when the exchange is for one host that gets secrets.
+    - `host_header`: returns the Host header that the server gets.
+    - `answer_headers`: changes the headers of the server's answers.
     """
 
     def __init__(
@@ -50,9 +56,10 @@ class HttpExchange:
         self._upstream: tuple[str, ByteStream] | None = None
 
     async def serve(self, request: h11.Request | None = None) -> None:
-        """Carry requests until a side closes, `request` first. Raises HostRefused, OSError and h11.ProtocolError.
+        """Carry requests until one side closes, beginning with `request`.
 
-        HostRefused and HostUnreachable are raised before anything of the answer was sent.
+        Raises HostRefused, OSError and h11.ProtocolError. HostRefused and HostUnreachable are raised only before
+        anything of an answer was sent.
         """
         try:
             while True:
@@ -70,7 +77,7 @@ class HttpExchange:
                 self._upstream[1].close()
 
     async def _one(self, request: h11.Request) -> bool:
-        """Carry one request and its answer. Returns whether the client's connection can carry another one."""
+        """Carry one request and its answer. Returns True when the client's connection can carry another request."""
         host, target = self._host_of(request)
         if self._upstream is not None and self._upstream[0] != host:
             self._upstream[1].close()
@@ -145,7 +152,7 @@ class HttpExchange:
         return b"".join(parts)
 
     async def _send_answer(self, out: h11.Connection, upstream: ByteStream) -> bool:
-        """Returns True when the host switches to another protocol."""
+        """Send the host's answer to the client. Returns True when the host switches to another protocol."""
         mask = None if self._swap is None else AnswerMask(self._swap)
         while True:
             event = await _host_event(out, upstream)
@@ -192,7 +199,7 @@ class HttpExchange:
         )
 
     async def _copy_switched(self, out: h11.Connection, upstream: ByteStream) -> None:
-        """Copy what follows a switch both ways until both sides have ended."""
+        """After a switch of protocols, copy bytes both ways until both sides have ended."""
         mask = None if self._swap is None else AnswerMask(self._swap)
 
         async def from_host(early: bytes) -> None:
@@ -213,7 +220,7 @@ class HttpExchange:
 
 
 async def next_event(parser: h11.Connection, stream: ByteStream) -> object:
-    """Return the next event of the peer. Raises OSError and h11.RemoteProtocolError."""
+    """Return the peer's next event. Raises OSError and h11.RemoteProtocolError."""
     while True:
         event = parser.next_event()
         if event is not h11.NEED_DATA:
@@ -222,7 +229,7 @@ async def next_event(parser: h11.Connection, stream: ByteStream) -> object:
 
 
 async def _host_event(parser: h11.Connection, host: ByteStream) -> object:
-    """Return the next event of the host. Raises HostUnreachable when it breaks off or answers nonsense."""
+    """Return the host's next event. Raises HostUnreachable when the host breaks off or does not answer valid HTTP."""
     try:
         return await next_event(parser, host)
     except (OSError, TimeoutError, h11.ProtocolError) as error:
@@ -239,7 +246,7 @@ async def _to_host(host: ByteStream, data: bytes) -> None:
 def _end_to_end(
     headers: Iterable[tuple[bytes, bytes]], *, drop: frozenset[bytes] = frozenset()
 ) -> list[tuple[bytes, bytes]]:
-    """The headers without those of this hop: the standard ones, and those that `Connection` names."""
+    """Return the headers without those for this hop: the standard ones, and those that `Connection` names."""
     named = {
         token.strip().lower()
         for name, value in headers
@@ -259,9 +266,9 @@ def _has_body(request: h11.Request) -> bool:
 
 
 async def _first_of(sending: asyncio.Task[None], answer: Coroutine[Any, Any, bool]) -> bool:
-    """Send a request and its answer at once. A host may answer before it has read the whole request.
+    """Send a request and its answer at the same time. A host may answer before it has read the whole request.
 
-    Returns the result of `answer`. When the sending fails, an answer that is on its way has one second.
+    Returns the result of `answer`. When the sending fails, an answer that is already coming has one more second.
     """
     answering = asyncio.create_task(answer)
     try:

@@ -1,4 +1,6 @@
-"""The gateway's side of its proxy process: starts it, starts it again when it ended, and asks it."""
+"""The gateway's side of the proxy's process: starts the process, restarts it when it has ended, and sends it
+requests.
+"""
 
 import asyncio
 import json
@@ -22,7 +24,7 @@ _log = structlog.get_logger(__name__)
 _ANSWER_S = 10.0
 _AGAIN_S = 1.0
 
-#: Opens a pidfd of a sandbox's first process and its listeners. The caller closes them. Raises SandboxGone.
+#: Returns a pidfd of a sandbox's first process, and its listeners. The caller closes them. Raises SandboxGone.
 OpenListeners = Callable[[], list[int]]
 
 
@@ -34,7 +36,7 @@ class _Attached:
 
 
 class EgressProcess:
-    """Use it as an async context manager. `logs` are the arguments of `servicekit.logs.configure`."""
+    """The proxy's process, as an async context manager. `logs` are the arguments of `servicekit.logs.configure`."""
 
     def __init__(self, directory: Path, secrets: Path, *, logs: dict[str, Any] | None = None) -> None:
         self._authority = Authority(directory)
@@ -47,7 +49,7 @@ class EgressProcess:
 
     @property
     def certificate(self) -> Path:
-        """The certificate that sandboxes must trust."""
+        """The path of the certificate that sandboxes must trust."""
         return self._authority.certificate
 
     async def __aenter__(self) -> Self:
@@ -65,7 +67,7 @@ class EgressProcess:
     async def attach(
         self, sandbox_id: str, build_id: str, rules: NetworkRules, listeners: OpenListeners
     ) -> None:
-        """Serve the sandbox by these rules from now on. Raises SandboxUnavailable and what `listeners` raises."""
+        """Serve the sandbox by these rules from now on. Raises SandboxUnavailable, and whatever `listeners` raises."""
         known = self._attached.get(sandbox_id)
         if known is not None and known.rules == rules:
             return
@@ -84,11 +86,11 @@ class EgressProcess:
                 os.close(fd)
 
     async def detach(self, sandbox_id: str) -> None:
-        """Forget the sandbox. The proxy notices its end by itself."""
+        """Forget the sandbox here. The proxy itself notices when the sandbox ends."""
         self._attached.pop(sandbox_id, None)
 
     async def take_traffic(self, sandbox_id: str) -> list[HostTraffic]:
-        """Return the sandbox's traffic since the last time. Empty for a sandbox that is not served here."""
+        """Return the sandbox's traffic since the previous call, or nothing for a sandbox that is not served here."""
         if sandbox_id not in self._attached:
             return []
         answer = await self._ask("take", sandbox_id, {})
@@ -129,7 +131,10 @@ class EgressProcess:
         orphan.start([*command, json.dumps(self._options)], fds=[control], stderr=2)
 
     async def _use(self, ours: socket.socket, started: asyncio.Future[None]) -> None:
-        """Let `_ask` use this process until it ends, and attach what its predecessor served."""
+        """Let `_ask` use this process until the process ends.
+
+        First attach the sandboxes that the previous process served.
+        """
         ended = asyncio.Event()
         ours.setblocking(False)
         asyncio.get_running_loop().add_reader(ours.fileno(), self._readable, ours, ended)

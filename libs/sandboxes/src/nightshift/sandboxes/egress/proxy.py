@@ -1,4 +1,4 @@
-"""The proxy: accepts on listeners that are inside the sandboxes' network namespaces, and serves each connection."""
+"""The proxy. It accepts connections on listeners inside the sandboxes' network namespaces, and serves each one."""
 
 import asyncio
 import socket
@@ -19,7 +19,7 @@ from nightshift.sandboxes.port import HostTraffic
 
 _log = structlog.get_logger(__name__)
 
-#: For each sandbox: connections at once, and how many may begin in a second, on average and in a burst.
+#: For each sandbox: the most connections at once, and how many may begin in a second, on average and in a burst.
 _MOST_CONNECTIONS = 256
 _RATE, _BURST = 200.0, 1000.0
 _HEAD_S = 30.0
@@ -40,7 +40,7 @@ class EgressProxy:
         self._connections: set[asyncio.Task[None]] = set()
 
     def attach(self, rules: SandboxRules, listeners: Sequence[socket.socket]) -> None:
-        """Serve the sandbox by these rules from now on. For one that is served, only the rules are new."""
+        """Serve the sandbox by these rules from now on. A sandbox that is served already only gets the new rules."""
         served = self._served.get(rules.sandbox_id)
         if served is not None:
             for listener in listeners:
@@ -54,19 +54,19 @@ class EgressProxy:
             served.accepting.append(asyncio.create_task(self._accept(served, listener)))
 
     def detach(self, sandbox_id: str) -> None:
-        """Accept no more connections of the sandbox. Those that exist go on."""
+        """Accept no more connections of the sandbox. Existing connections continue."""
         served = self._served.pop(sandbox_id, None)
         if served is not None:
             for task in served.accepting:
                 task.cancel()
 
     def take(self, sandbox_id: str) -> list[HostTraffic]:
-        """Return the sandbox's traffic since the last time."""
+        """Return the sandbox's traffic since the previous call."""
         served = self._served.get(sandbox_id)
         return served.rules.take() if served is not None else []
 
     async def drain(self, timeout_s: float) -> None:
-        """Accept nothing more, and wait for the end of the connections."""
+        """Accept no more connections, and wait until the existing ones have ended."""
         for sandbox_id in list(self._served):
             self.detach(sandbox_id)
         if self._connections:
@@ -80,7 +80,7 @@ class EgressProxy:
                 await served.slots.acquire()
                 try:
                     accepted, _ = await loop.sock_accept(listener)
-                except OSError as error:  # no descriptor is left: others will be closed soon
+                except OSError as error:  # no descriptor is free: other connections will end soon
                     served.slots.release()
                     _log.warning("egress.not_accepted", sandbox_id=served.rules.sandbox_id, error=str(error))
                     await asyncio.sleep(0.5)

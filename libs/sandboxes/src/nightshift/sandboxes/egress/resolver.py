@@ -1,4 +1,4 @@
-"""Resolves a name once, checks every address, and connects to an address that was checked."""
+"""Resolves a host name once, checks every address, and connects only to an address that was checked."""
 
 import asyncio
 import socket
@@ -16,12 +16,12 @@ _REMEMBER_S = 30.0
 _MOST_NAMES = 4096
 _MOST_ADDRESSES = 4
 
-#: Returns the addresses of a name. Raises OSError when it has none.
+#: Returns the addresses of a name. Raises OSError when the name has none.
 Lookup = Callable[[str], Awaitable[list[str]]]
 
 
 class HostUnreachable(Transient):
-    """The host may be reached, but its name does not resolve or it does not answer."""
+    """The host is allowed, but its name does not resolve or it does not answer."""
 
 
 async def system_lookup(host: str) -> list[str]:
@@ -31,7 +31,7 @@ async def system_lookup(host: str) -> list[str]:
 
 
 class Resolver:
-    """Keeps the checked addresses of a name for 30 s."""
+    """Resolves names, and keeps the checked addresses of each name for 30 s."""
 
     def __init__(
         self, lookup: Lookup = system_lookup, *, refusal: Callable[[str], str | None] = addresses.refusal
@@ -41,9 +41,9 @@ class Resolver:
         self._known: dict[str, tuple[float, list[str]]] = {}
 
     async def addresses(self, host: str) -> list[str]:
-        """Return the addresses that may be connected to, at most four.
+        """Return at most four addresses of the host that the proxy may connect to.
 
-        Raises HostRefused when the name resolves to refused addresses only, and HostUnreachable when to none.
+        Raises HostRefused when all addresses of the name are refused, and HostUnreachable when the name has no address.
         """
         until, known = self._known.get(host, (0.0, []))
         if time.monotonic() < until:

@@ -1,4 +1,4 @@
-"""What the proxy knows of one sandbox: its rules, and the traffic since somebody asked."""
+"""The rules that the proxy has for one sandbox, and the sandbox's traffic that nobody has asked for yet."""
 
 import time
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _OTHERS: Final = "(others)"
 
 @dataclass(slots=True, eq=False)
 class OpenConnection:
-    """A connection to a host. `sent` and `received` are the bytes that are counted already."""
+    """A connection to a host. `sent` and `received` are the bytes that were counted already."""
 
     host: str
     port: int
@@ -29,7 +29,7 @@ class OpenConnection:
 
 @dataclass(slots=True)
 class SandboxRules:
-    """`build_id` is for the log."""
+    """The rules and the traffic of one sandbox. `build_id` is only for the log."""
 
     sandbox_id: str
     build_id: str
@@ -39,11 +39,11 @@ class SandboxRules:
     open: set[OpenConnection] = field(default_factory=set)
 
     def allowed(self) -> frozenset[str]:
-        """Return the hosts that the sandbox may reach, those of its secrets too."""
+        """Return the hosts that the sandbox may reach, including the hosts of its secrets."""
         return self.rules.hosts.union(*(hosts for hosts, _ in self._secrets()))
 
     def require(self, host: str) -> str:
-        """Return the name in its one form. Raises HostRefused when the sandbox may not reach it."""
+        """Return the host's name in lower case. Raises HostRefused when the sandbox may not reach the host."""
         name = host_name(host)
         if name not in self.rules.hosts and name not in self.allowed():
             allowed = ", ".join(sorted(self.allowed())) or "none"
@@ -51,7 +51,7 @@ class SandboxRules:
         return name
 
     def swap(self, host: str) -> SecretSwap | None:
-        """Return the secrets that requests to this host get, or None when it gets none."""
+        """Return the secrets for requests to this host, or None when there are none for it."""
         found = [secret for hosts, secret in self._secrets() if host in hosts]
         return SecretSwap(found) if found else None
 
@@ -64,7 +64,7 @@ class SandboxRules:
     def count(
         self, host: str, *, sent: int = 0, received: int = 0, connections: int = 0, refused: str | None = None
     ) -> None:
-        """Add to the traffic with this host. A host beyond the first 100 is counted under one name."""
+        """Add to the traffic with this host. Hosts after the first 100 are counted together under one name."""
         if host not in self.traffic and len(self.traffic) >= _MOST_HOSTS:
             host = _OTHERS
         before = self.traffic.get(host, HostTraffic(host))
@@ -78,12 +78,12 @@ class SandboxRules:
         )
 
     def begin(self, connection: OpenConnection) -> None:
-        """Count a new connection, and its bytes from now on."""
+        """Count a new connection. Its bytes are counted from now on."""
         self.open.add(connection)
         self.count(connection.host, connections=1)
 
     def end(self, connection: OpenConnection) -> None:
-        """Count the last bytes of a connection."""
+        """Count the last bytes of a connection, and forget the connection."""
         self._settle(connection)
         self.open.discard(connection)
 
@@ -95,7 +95,9 @@ class SandboxRules:
         connection.sent, connection.received = stream.sent, stream.received
 
     def take(self) -> list[HostTraffic]:
-        """Return the traffic by host since the previous `take`, open connections too, and reset the counters."""
+        """Return the traffic by host since the previous `take`, including that of open connections, and reset the
+        counters.
+        """
         for connection in self.open:
             self._settle(connection)
         taken, self.traffic = list(self.traffic.values()), {}

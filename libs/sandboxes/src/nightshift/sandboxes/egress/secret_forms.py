@@ -1,4 +1,4 @@
-"""The forms in which a secret's value may occur in text: as it is, escaped, quoted, reversed, in hex and base64."""
+"""The forms in which a secret's value may occur in text: unchanged, escaped, quoted, reversed, in hex or in base64."""
 
 import base64
 import json
@@ -7,7 +7,11 @@ from urllib.parse import quote, quote_plus
 
 
 def forms(value: str) -> Iterator[str]:
-    """Yields the value and its encoded forms. For base64, the characters that are the value's alone, at each shift."""
+    """Yield the value and its encoded forms.
+
+    In base64 the neighbouring bytes influence the first and the last characters. So base64 is yielded once for each of
+    the three shifts, with only the characters that depend on the value alone.
+    """
     raw = value.encode()
     yield value
     yield json.dumps(value)[1:-1]

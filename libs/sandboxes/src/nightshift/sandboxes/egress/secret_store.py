@@ -17,13 +17,13 @@ from nightshift.sandboxes.egress.hosts import reachable
 _ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _KEPT = 3
-#: A shorter value would be masked in ordinary words.
+#: The fewest characters of a value: the mask of a shorter one would also hit ordinary words.
 _SHORTEST = 8
 
 
 @dataclass(frozen=True, slots=True)
 class StoredSecret:
-    """The value of a secret, the hosts that may get it, and the values before it, which stay masked."""
+    """The value of a secret, the hosts that may get it, and its earlier values, which stay masked."""
 
     value: str = field(repr=False)
     hosts: frozenset[str]
@@ -31,14 +31,14 @@ class StoredSecret:
 
 
 class SecretStore:
-    """Reads a file again when it has changed, so a new value holds at once for builds that run."""
+    """The secrets in a directory. A file that has changed is read again, so running builds use a new value at once."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._read: dict[Path, tuple[tuple[int, int, int], StoredSecret]] = {}
 
     def get(self, account_id: str, name: str) -> StoredSecret | None:
-        """Return the secret, or None when there is none. Raises ConfigurationError when its file cannot be read."""
+        """Return the secret, or None when there is none. Raises ConfigurationError when the file cannot be read."""
         path = self._path(account_id, name)
         try:
             found = path.stat()
@@ -53,7 +53,7 @@ class SecretStore:
             self._read.pop(path, None)
             return None
         except (OSError, ValueError, KeyError, TypeError, Refused) as error:
-            # Without the cause: its text may quote the file.
+            # Raised without the cause, whose text may quote the file.
             raise ConfigurationError(
                 f"the secret {name} of {account_id} cannot be read ({type(error).__name__})",
                 hint=f"set it again: nightshift secrets set {name} --account {account_id} --host HOST",
@@ -66,12 +66,12 @@ class SecretStore:
         return sorted(path.stem for path in found if _NAME.fullmatch(path.stem))
 
     def values(self, account_id: str) -> Mapping[str, tuple[str, ...]]:
-        """Return, for each secret name of the account, its present value and every value that it replaced."""
+        """Return for each secret of the account its current value and all its earlier values, by name."""
         found = {name: self.get(account_id, name) for name in self.names(account_id)}
         return {name: (secret.value, *secret.earlier) for name, secret in found.items() if secret is not None}
 
     def put(self, account_id: str, name: str, value: str, hosts: Iterable[str]) -> StoredSecret:
-        """Store the secret, atomically and with mode 0600. Raises Refused and HostRefused."""
+        """Store the secret atomically, in a file of mode 0600. Raises Refused and HostRefused."""
         if len(value) < _SHORTEST or not value.isprintable():
             raise Refused(
                 f"the value of {name} must have {_SHORTEST} printable characters at least, on one line"
@@ -95,7 +95,7 @@ class SecretStore:
         return secret
 
     def remove(self, account_id: str, name: str) -> bool:
-        """Remove the secret. Returns False when there was none."""
+        """Remove the secret. Returns False when there is none."""
         try:
             self._path(account_id, name).unlink()
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Replaces placeholders by the values of secrets in requests, and masks the values in answers."""
+"""Replaces placeholders in requests by the values of secrets, and masks the values in answers."""
 
 import base64
 import binascii
@@ -17,7 +17,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class SecretSwap:
-    """`secrets` holds (placeholder, value, earlier values) of the secrets that one host gets."""
+    """The secrets of one host. Each element of `secrets` is a placeholder, the value, and the earlier values."""
 
     def __init__(self, secrets: Sequence[tuple[str, str, Sequence[str]]]) -> None:
         self._values = {placeholder.encode(): value for placeholder, value, _ in secrets}
@@ -28,11 +28,13 @@ class SecretSwap:
         self._placeholder = re.compile(b"|".join(map(re.escape, self._values)))
 
     def target(self, target: bytes) -> bytes:
-        """Return the request's path and query with the values in them."""
+        """Return a request's path and query with the placeholders replaced by the values."""
         return self._placeholder.sub(lambda found: quote(self._values[found[0]], safe="").encode(), target)
 
     def request_headers(self, headers: Headers) -> list[tuple[bytes, bytes]]:
-        """Return the headers with the values in them, also inside the base64 of Basic authorization."""
+        """Return the headers with the placeholders replaced by the values, even inside the base64 of Basic
+        authorization.
+        """
         return [(name, self._header(value)) for name, value in headers]
 
     def _header(self, value: bytes) -> bytes:
@@ -48,7 +50,7 @@ class SecretSwap:
         return self._placeholder.sub(lambda found: self._values[found[0]].encode(), value)
 
     def body(self, body: bytes, content_type: bytes) -> bytes:
-        """Return a request's whole body with the values in it, escaped as its type demands."""
+        """Return a request's whole body with the placeholders replaced by the values, escaped for the content type."""
         if content_type.startswith(b"application/x-www-form-urlencoded"):
             return self._placeholder.sub(lambda found: quote_plus(self._values[found[0]]).encode(), body)
         if b"json" in content_type:
@@ -58,8 +60,8 @@ class SecretSwap:
         return self._raw(body)
 
     def mask(self, data: bytes) -> bytes:
-        """Return the data with every form of a value replaced by as many stars, so that lengths stay right."""
-        if not any(form in data for form in self._forms):  # several times as fast as the pattern
+        """Return the data with every form of a value replaced by as many stars. So the length stays the same."""
+        if not any(form in data for form in self._forms):  # several times as fast as a search by the pattern
             return data
         return self._masked.sub(lambda found: b"*" * len(found[0]), data)
 
@@ -67,7 +69,7 @@ class SecretSwap:
         return [(name, self.mask(value)) for name, value in headers]
 
     def unfinished(self, data: bytes) -> int:
-        """Return how many bytes at the end may be the beginning of a value."""
+        """Return how many bytes at the end of the data may be the beginning of a value."""
         longest = min(len(self._forms[0]) - 1, len(data))
         return next((size for size in range(longest, 0, -1) if self._begins(data[-size:])), 0)
 
@@ -76,7 +78,10 @@ class SecretSwap:
 
 
 class AnswerMask:
-    """Masks a body that arrives in chunks. Keeps what may be the first part of a value until the next chunk."""
+    """Masks a body that arrives in chunks.
+
+    Bytes at the end of a chunk that may be the beginning of a value are kept back until the next chunk.
+    """
 
     def __init__(self, swap: SecretSwap) -> None:
         self._swap = swap
@@ -91,6 +96,6 @@ class AnswerMask:
         return masked[:ready]
 
     def finish(self) -> bytes:
-        """Return the rest."""
+        """Return the bytes that are still kept back."""
         kept, self._kept = self._kept, b""
         return kept

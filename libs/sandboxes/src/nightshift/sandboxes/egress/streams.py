@@ -12,13 +12,13 @@ CHUNK = 128 * 1024
 
 
 class ByteStream(Protocol):
-    """`sent` and `received` count bytes."""
+    """A connection that carries bytes. `sent` and `received` count them."""
 
     sent: int
     received: int
 
     async def recv(self) -> bytes:
-        """Return the next bytes, or b"" at the end. Raises OSError, also after IDLE_S without a byte."""
+        """Return the next bytes, or b"" at the end. Raises OSError, and also after IDLE_S seconds without a byte."""
         ...
 
     async def send(self, data: bytes) -> None: ...
@@ -31,7 +31,7 @@ class ByteStream(Protocol):
 
 
 class SocketStream:
-    """Implements ByteStream on a connected, non-blocking socket."""
+    """A ByteStream over a connected, non-blocking socket."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
@@ -58,7 +58,7 @@ class SocketStream:
 
 
 class TlsStream:
-    """Implements ByteStream on a TLS connection that this process ends or begins."""
+    """A ByteStream over TLS, with this process as the server or the client of the handshake."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -66,7 +66,7 @@ class TlsStream:
 
     @classmethod
     async def accept(cls, sock: socket.socket, context: ssl.SSLContext) -> Self:
-        """Do the server's part of the handshake. Takes the descriptor out of `sock`. Raises OSError."""
+        """Do the server's part of the handshake. Takes over the descriptor of `sock`. Raises OSError."""
         reader = asyncio.StreamReader()
         protocol = asyncio.StreamReaderProtocol(reader)
         loop = asyncio.get_running_loop()
@@ -77,9 +77,9 @@ class TlsStream:
 
     @classmethod
     async def connect(cls, sock: socket.socket, context: ssl.SSLContext, host: str) -> Self:
-        """Do the client's part of the handshake and check the certificate for `host`.
+        """Do the client's part of the handshake, and check the certificate for `host`. Raises OSError.
 
-        Takes the descriptor out of `sock`. Raises OSError.
+        Takes over the descriptor of `sock`.
         """
         own = socket.socket(fileno=sock.detach())
         reader, writer = await asyncio.open_connection(
@@ -100,14 +100,17 @@ class TlsStream:
         self.sent += len(data)
 
     def finish(self) -> None:
-        """Does nothing: TLS has no half-close that all clients understand."""
+        """Do nothing, because not all clients understand a TLS connection that is closed in one direction."""
 
     def close(self) -> None:
         self._writer.close()
 
 
 async def copy_both(inner: SocketStream, outer: SocketStream) -> None:
-    """Copy bytes both ways until both sides have ended. Raises OSError when one breaks or nothing moves for IDLE_S."""
+    """Copy bytes both ways until both sides have ended.
+
+    Raises OSError when one side breaks, or when no byte arrives for IDLE_S seconds.
+    """
     tasks = {asyncio.create_task(_copy(inner, outer)), asyncio.create_task(_copy(outer, inner))}
     moved = -1
     try:

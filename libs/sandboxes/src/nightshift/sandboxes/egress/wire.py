@@ -1,4 +1,7 @@
-"""Messages between the gateway and its proxy process: JSON and descriptors over a socket that keeps messages whole."""
+"""The messages between the gateway and the proxy's process: JSON and file descriptors.
+
+They go over a socket that keeps the boundaries of messages.
+"""
 
 import array
 import json
@@ -12,13 +15,16 @@ _MOST_FDS: Final = 8
 
 
 def send(sock: socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
-    """Send one message. Raises OSError, BlockingIOError too when the receiver is far behind."""
+    """Send one message. Raises OSError, and BlockingIOError when the receiver is far behind."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     sock.sendmsg([json.dumps(message).encode()], rights)
 
 
 def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """Return one message with its descriptors, which do not pass to child processes. Returns None at the end."""
+    """Return the next message and its descriptors, or None when the other side has closed the socket.
+
+    Child processes do not inherit the descriptors.
+    """
     data, ancillary, _, _ = sock.recvmsg(_LONGEST, socket.CMSG_SPACE(4 * _MOST_FDS), socket.MSG_CMSG_CLOEXEC)
     fds = array.array("i")
     for level, kind, content in ancillary:

@@ -1,1 +1,1 @@
-"""Sandboxes on this machine by bubblewrap: for one tenant, on a kernel shared with the host."""
+"""Sandboxes on this machine, isolated by bubblewrap. They share the host's kernel, so they are for one tenant only."""

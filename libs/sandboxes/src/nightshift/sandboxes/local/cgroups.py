@@ -1,7 +1,8 @@
-"""The cgroup of a local sandbox: limits on memory, processes and CPU of all its processes together, and the freezer.
+"""The cgroup of a local sandbox.
 
-Both kinds of hierarchy are used as the machine has them: the unified one (v2), or one for each controller (v1). Where
-this process may not make groups, as in an ordinary container, there is none: `find` returns None for a controller.
+It limits memory, number and CPU of all the sandbox's processes together, and freezes them. Both kinds of hierarchy are
+supported: the unified one (v2), and one for each controller (v1). In some places, such as an ordinary container, this
+process may not create groups. Then `Cgroups.find` has no parent directory for the controller, and the limit is missing.
 """
 
 import os
@@ -30,14 +31,14 @@ class GroupLimits:
 
 @dataclass(frozen=True, slots=True)
 class Cgroups:
-    """Where the groups of sandboxes are made: for each controller the parent directory. `unified`: it is v2."""
+    """The parent directory of sandboxes' groups for each controller. `unified`: the hierarchy is v2."""
 
     parents: Mapping[Controller, Path]
     unified: bool
 
     @classmethod
     def find(cls, root: Path = _ROOT) -> "Cgroups":
-        """Look what this process may use here. Makes the parent directories."""
+        """Find out which controllers this process may use here. Creates the parent directories."""
         if (root / "cgroup.controllers").exists():
             return cls(_unified(root), True)
         parents: dict[Controller, Path] = {}
@@ -50,12 +51,12 @@ class Cgroups:
         return cls(parents, False)
 
     def sweep(self) -> None:
-        """Remove groups that no process is in any more and that nobody has just made."""
+        """Remove the groups without a process, except those that somebody has just created."""
         for parent in set(self.parents.values()):
             with suppress(OSError):
                 for place in parent.iterdir():
                     if place.is_dir() and time.time() - place.stat().st_mtime > _NEW_S:
-                        with suppress(OSError):  # a process is in it
+                        with suppress(OSError):  # a process is still in the group
                             place.rmdir()
 
     def group(self, name: str) -> "Group":
@@ -63,7 +64,11 @@ class Cgroups:
 
 
 def _unified(root: Path) -> dict[Controller, Path]:
-    """As the owner of the hierarchy below its root, else below this process's own group when that was delegated."""
+    """Return the parent directory of the v2 hierarchy for each controller.
+
+    The directory is below the root when this process owns the whole hierarchy. Else it is below the group of this
+    process, if that was delegated to it.
+    """
     own = root
     with suppress(OSError, IndexError):
         own = root / Path("/proc/self/cgroup").read_text(encoding="ascii").split("::")[1].strip().lstrip("/")
@@ -73,7 +78,7 @@ def _unified(root: Path) -> dict[Controller, Path]:
             parent.mkdir(exist_ok=True)
             wanted = "+memory +pids +cpu"
             for place in (above, parent):
-                with suppress(OSError):  # it may be set already, and not by us
+                with suppress(OSError):  # another process may have set it already
                     (place / "cgroup.subtree_control").write_text(wanted, encoding="ascii")
             usable = (parent / "cgroup.subtree_control").read_text(encoding="ascii").split()
             found = {one: parent for one in CONTROLLERS if one in usable}
@@ -84,7 +89,7 @@ def _unified(root: Path) -> dict[Controller, Path]:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The group of one sandbox. A controller that is not available is left out."""
+    """The cgroup of one sandbox. A controller that is not available here is left out."""
 
     name: str
     cgroups: Cgroups
@@ -97,7 +102,7 @@ class Group:
         return {parent / self.name for parent in self.cgroups.parents.values()}
 
     def make(self, limits: GroupLimits) -> None:
-        """Make the group with its limits. Raises OSError."""
+        """Create the group with its limits. Raises OSError."""
         for place in self._places():
             place.mkdir(exist_ok=True)
         quota = int(limits.cpus * _PERIOD_US)
@@ -120,16 +125,16 @@ class Group:
                 (group / file).write_text(value, encoding="ascii")
         memory = self._place("memory")
         if memory is not None and self.cgroups.unified:
-            with suppress(OSError):  # a kernel without swap accounting
+            with suppress(OSError):  # the kernel may count no swap
                 (memory / "memory.swap.max").write_text("0", encoding="ascii")
 
     def add(self, pid: int) -> None:
-        """Move a process into the group; its later children are born there. Raises OSError."""
+        """Move a process into the group, so that its later children start there. Raises OSError."""
         for place in self._places():
             (place / "cgroup.procs").write_text(str(pid), encoding="ascii")
 
     def freeze(self, frozen: bool) -> bool:
-        """Freeze or thaw every process. Returns False when no freezer is available."""
+        """Freeze every process, or let it run again. Returns False when no freezer is available."""
         place = self._place("freezer")
         if place is None or not place.is_dir():
             return False
@@ -141,25 +146,35 @@ class Group:
         deadline = time.monotonic() + 10
         file.write_text(state, encoding="ascii")
         while file.read_text(encoding="ascii").strip() != state and time.monotonic() < deadline:
-            file.write_text(state, encoding="ascii")  # freezing one that forks may take several attempts
+            # Freezing a process that forks may take several attempts.
+            file.write_text(state, encoding="ascii")
             time.sleep(0.002)
         return True
 
-    def out_of_memory(self) -> int:
-        """How often the kernel killed a process because the group had reached its memory limit."""
-        place = self._place("memory")
-        if place is None:
-            return 0
-        file = place / ("memory.events" if self.cgroups.unified else "memory.oom_control")
-        with suppress(OSError, ValueError):
-            for line in file.read_text(encoding="ascii").splitlines():
-                name, _, value = line.partition(" ")
-                if name == "oom_kill":
-                    return int(value)
-        return 0
+    def memory_kills(self) -> int | None:
+        """Return how often the kernel killed a process at the group's memory limit, or None when there is no limit."""
+        return self._count(
+            "memory", "memory.events" if self.cgroups.unified else "memory.oom_control", "oom_kill"
+        )
+
+    def throttled_s(self) -> float:
+        """Return for how many seconds the CPU limit has made processes wait."""
+        if self.cgroups.unified:
+            return (self._count("cpu", "cpu.stat", "throttled_usec") or 0) / 1e6
+        return (self._count("cpu", "cpu.stat", "throttled_time") or 0) / 1e9
+
+    def _count(self, controller: Controller, file: str, wanted: str) -> int | None:
+        place = self._place(controller)
+        if place is not None:
+            with suppress(OSError, ValueError):
+                for line in (place / file).read_text(encoding="ascii").splitlines():
+                    name, _, value = line.partition(" ")
+                    if name == wanted:
+                        return int(value)
+        return None
 
     def remove(self) -> None:
-        """Remove the group once it is empty. Leaves it when a process is left."""
+        """Remove the group when it is empty. A group with a process is left."""
         for place in self._places():
             for _ in range(50):
                 try:
@@ -167,6 +182,6 @@ class Group:
                 except FileNotFoundError:
                     break
                 except OSError:
-                    time.sleep(0.01)  # the last process has ended and is not yet out of its group
+                    time.sleep(0.01)  # the last process has ended, but is not out of its group yet
                 else:
                     break

@@ -1,4 +1,4 @@
-"""The local driver: creates sandboxes with bubblewrap, finds them after a restart, and ends them."""
+"""The local driver. It creates sandboxes with bubblewrap, finds them after a restart, and ends them."""
 
 import asyncio
 import os
@@ -23,20 +23,24 @@ from nightshift.sandboxes.errors import SandboxGone, SandboxUnavailable
 from nightshift.sandboxes.local import launch as launching
 from nightshift.sandboxes.local import preview
 from nightshift.sandboxes.local.cgroups import Cgroups, Group
+from nightshift.sandboxes.local.disks import Disks, NoDisks
 from nightshift.sandboxes.local.network import open_listeners
 from nightshift.sandboxes.local.removal import remove_tree
 from nightshift.sandboxes.local.settings import LocalSettings
 from nightshift.sandboxes.local.state import SandboxDirectory
 from nightshift.sandboxes.port import DriverName, HostTraffic, NetworkRules, SandboxInfo
+from nightshift.sandboxes.usage import GroupUsage
 
 _log = structlog.get_logger(__name__)
 _START_S = 20.0
-#: Seconds after which a directory whose sandbox never became ready counts as abandoned.
+#: Seconds after which a directory counts as abandoned when its sandbox has never become ready.
 _UNFINISHED_S = 120.0
+#: A new sandbox needs at least this part of its disk's size free on the host.
+_LEAST_ROOM = 1 / 16
 
 
 class LocalDriver:
-    """Implements SandboxDriver with bubblewrap. Several processes may share a state directory."""
+    """A SandboxDriver that uses bubblewrap. Several processes may share a state directory."""
 
     name: DriverName = "local"
 
@@ -46,13 +50,18 @@ class LocalDriver:
         self._egress = egress
         self._bwrap: Path | None = None
         self._cgroups = Cgroups.find()
+        self._disks: Disks | None = None
 
     async def probe(self) -> Path:
-        """Return a bubblewrap that has started a sandbox here. Raises NoSandboxHere with a hint."""
+        """Return a bubblewrap that can start sandboxes here, after a test. Raises NoSandboxHere with a hint."""
         if self._bwrap is not None:
             return self._bwrap
         tried = []
         await asyncio.to_thread(launching.compile_agent)
+        try:
+            self._disks = await asyncio.to_thread(Disks.prepare, self._settings.limits.disk())
+        except NoDisks as error:
+            _log.warning("sandbox.disk_unlimited", reason=str(error))
         for bwrap in launching.candidates(self._settings):
             directory = self._new_directory("probe", {"probe": "bubblewrap"})
             try:
@@ -67,11 +76,13 @@ class LocalDriver:
         raise launching.refusal(tried)
 
     def _new_directory(self, kind: str, metadata: Mapping[str, str]) -> SandboxDirectory:
-        """Make a directory and write its record before anything runs, so that `list` finds it if this process dies."""
+        """Create a sandbox's directory and its record before anything runs.
+
+        So `list` finds it even if this process dies.
+        """
         directory = SandboxDirectory(self._settings.state_dir / f"{kind}-{secrets.token_hex(8)}")
         directory.path.mkdir(parents=True, mode=0o700)
         directory.write({**metadata, "owner": self._settings.owner})
-        (directory.home / "workspace").mkdir(parents=True)
         directory.own.mkdir()
         return directory
 
@@ -89,6 +100,7 @@ class LocalDriver:
             if record and dict(record.metadata) == tags and directory.ready and directory.runs:
                 return await self.connect(directory.id, network=network)
         bwrap = await self.probe()
+        self._require_room()
         directory = self._new_directory("local", tags)
         try:
             sandbox = await self._launch(directory, bwrap, connected=network is not None)
@@ -101,7 +113,7 @@ class LocalDriver:
         return sandbox
 
     async def _attach(self, directory: SandboxDirectory, build_id: str, network: NetworkRules | None) -> None:
-        """Let the egress proxy serve the sandbox by these rules. Raises SandboxGone and SandboxUnavailable."""
+        """Make the egress proxy serve the sandbox by these rules. Raises SandboxGone and SandboxUnavailable."""
         if network is not None and self._egress is not None:
             await self._egress.attach(directory.id, build_id, network, partial(open_listeners, directory))
 
@@ -122,14 +134,17 @@ class LocalDriver:
 
     def _start(self, directory: SandboxDirectory, bwrap: Path, certificate: Path | None) -> None:
         if os.geteuid() == 0:
-            ids = launching.Ids.of(directory.id)
-            for path in (directory.home, directory.home / "workspace"):
-                os.chown(path, ids.commands, ids.commands)
-            os.chown(directory.own, ids.agent, ids.agent)
+            agent = launching.Ids.of(directory.id).agent
+            os.chown(directory.own, agent, agent)
         log = os.open(directory.path / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         handle = os.open(directory.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        disk = None
         try:
+            if self._disks is None:
+                directory.home.mkdir()
+            else:
+                disk = self._disks.make(directory.disk)
             listener.bind(f"/proc/self/fd/{handle}/agent.sock")
             listener.listen(128)
             launching.start(
@@ -138,17 +153,30 @@ class LocalDriver:
                 cgroups=self._cgroups,
                 log=log,
                 certificate=certificate,
+                disk=disk,
             )
         except OSError as error:
             raise SandboxUnavailable(f"the sandbox did not start: {error}") from error
         finally:
+            if disk is not None:
+                disk.close()
             listener.close()
             os.close(log)
             os.close(handle)
 
+    def _require_room(self) -> None:
+        """Raise SandboxUnavailable when the host has too little room, because a sandbox's writes would be lost."""
+        disk = os.statvfs(self._settings.state_dir)
+        if (
+            self._disks is not None
+            and disk.f_bavail * disk.f_frsize < self._settings.limits.disk_bytes * _LEAST_ROOM
+        ):
+            free = disk.f_bavail * disk.f_frsize // 1024**2
+            raise SandboxUnavailable(f"the disk of this machine has only {free} MiB left for sandboxes")
+
     def _channel(self, directory: SandboxDirectory) -> "LocalChannel":
         group = self._cgroups.group(directory.id)
-        return LocalChannel(directory, self._settings.preview_host, group, self._egress)
+        return LocalChannel(directory, self._settings, group, self._egress)
 
     def _sandbox(self, directory: SandboxDirectory, generation: str | None = None) -> AgentSandbox:
         return AgentSandbox(directory.id, "local", self._channel(directory), generation=generation)
@@ -174,7 +202,7 @@ class LocalDriver:
         return SandboxDirectory(self._settings.state_dir / sandbox_id)
 
     def _records(self) -> Iterator[tuple[SandboxDirectory, SandboxInfo | None]]:
-        """Yields the directories of this owner, and those without a record."""
+        """Yield the directories of this owner with their records, and the directories without a record."""
         for directory in _directories(self._settings.state_dir):
             record = None
             with suppress(SandboxGone):
@@ -183,7 +211,10 @@ class LocalDriver:
                 yield directory, record
 
     async def list(self) -> list[SandboxInfo]:
-        """Implements SandboxDriver. Also removes the directories of sandboxes that have ended or never got a record."""
+        """Return the running sandboxes of this owner.
+
+        Also removes the directories of sandboxes that have ended or never got a record.
+        """
         infos = []
         for directory, record in list(self._records()):
             if record is not None and directory.runs:
@@ -205,15 +236,16 @@ class LocalDriver:
 
 
 class LocalChannel:
-    """Opens one connection to the agent's unix socket for each request."""
+    """The Channel of a local sandbox. Each request is one connection to the agent's Unix socket."""
 
     def __init__(
-        self, directory: SandboxDirectory, preview_host: str, group: Group, egress: EgressProcess | None
+        self, directory: SandboxDirectory, settings: LocalSettings, group: Group, egress: EgressProcess | None
     ) -> None:
         self._egress = egress
         self._directory = directory
-        self._preview_host = preview_host
+        self._settings = settings
         self._group = group
+        self._before = group.memory_kills() or 0, group.throttled_s()
 
     @asynccontextmanager
     async def exchange(
@@ -221,7 +253,8 @@ class LocalChannel:
     ) -> AsyncIterator[ByteSource]:
         reader, writer = await self._directory.dial()
         try:
-            with suppress(ConnectionError):  # the agent refused before it had read all; its answer says why
+            # The agent may refuse before it has read the whole request; its answer says why.
+            with suppress(ConnectionError):
                 writer.write(json_frame(request))
                 if body is not None:
                     async for part in body:
@@ -242,10 +275,20 @@ class LocalChannel:
 
     async def open_port(self, port: int) -> str:
         self._require_alive()
-        return await preview.open_preview(self._directory, self._preview_host, port)
+        return await preview.open_preview(self._directory, self._settings.preview_host, port)
 
     async def take_traffic(self) -> Sequence[HostTraffic]:
         return [] if self._egress is None else await self._egress.take_traffic(self._directory.id)
+
+    async def group_usage(self) -> GroupUsage:
+        limits, kills = self._settings.limits, self._group.memory_kills()
+        return GroupUsage(
+            memory_bytes=limits.memory_bytes,
+            memory_kills=None if kills is None else kills - self._before[0],
+            processes=limits.processes,
+            cpus=limits.cpus,
+            throttled_s=self._group.throttled_s() - self._before[1],
+        )
 
     async def pause(self) -> None:
         self._directory.paused.touch()
@@ -265,7 +308,7 @@ class LocalChannel:
 
 
 def destroy(directory: SandboxDirectory, cgroups: Cgroups) -> None:
-    """Kill the sandbox's processes and previews and remove its directory. Does nothing when it has ended."""
+    """Kill the sandbox's processes and previews, and remove its directory. Does nothing when the sandbox is gone."""
     preview.end(directory)
     first, group = directory.first(), cgroups.group(directory.id)
     deadline = time.monotonic() + 10
@@ -282,7 +325,7 @@ def _directories(state_dir: Path) -> list[SandboxDirectory]:
 
 
 def close_all(state_dir: Path) -> int:
-    """End every local sandbox and probe under this directory, of every owner. Returns how many there were."""
+    """End all local sandboxes and probes in this directory, of every owner. Returns how many there were."""
     directories, cgroups = _directories(state_dir), Cgroups.find()
     for directory in directories:
         destroy(directory, cgroups)

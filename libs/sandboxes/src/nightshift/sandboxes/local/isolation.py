@@ -1,4 +1,4 @@
-"""Says which mechanisms isolate and limit local sandboxes on this machine, and which are missing."""
+"""Finds out which mechanisms isolate and limit local sandboxes on this machine, and which are missing."""
 
 import os
 from collections import Counter
@@ -6,19 +6,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nightshift.sandboxes.local.cgroups import CONTROLLERS, Cgroups
+from nightshift.sandboxes.local.disks import Disks, NoDisks
+from nightshift.sandboxes.local.settings import SandboxLimits
 from nightshift.sandboxes.local.state import SandboxDirectory
 
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """`holds` names what holds here, `missing` what does not and what stands in its place."""
+    """The mechanisms in effect (`holds`), and the missing ones, with what is used instead (`missing`)."""
 
     holds: tuple[str, ...]
     missing: tuple[str, ...]
 
 
-def isolation(cgroups: Cgroups, *, as_root: bool | None = None) -> Isolation:
-    """Look what holds. `as_root`: whether the gateway is root; None: whether this process is."""
+def isolation(cgroups: Cgroups, limits: SandboxLimits, *, as_root: bool | None = None) -> Isolation:
+    """Find out which mechanisms are in effect.
+
+    `as_root` says whether the gateway runs as root. With None, this process is asked instead.
+    """
     holds, missing = [], []
     if os.geteuid() == 0 if as_root is None else as_root:
         holds.append("the agent and the commands have user ids of their own")
@@ -37,12 +42,20 @@ def isolation(cgroups: Cgroups, *, as_root: bool | None = None) -> Isolation:
         "freezer": "a pause stops processes by signal",
     }
     missing += [f"no cgroup for {one}: {stand_ins[one]}" for one in CONTROLLERS if one not in found]
-    missing.append("the disk of a workspace is limited for each file and not in total")
+    try:
+        Disks.prepare(limits.disk())
+    except NoDisks as error:
+        missing.append(
+            f"no disk of its own for a sandbox ({error}): its home is limited for each file and not in total"
+        )
+    else:
+        disk = f"{limits.disk_bytes / 1024**3:g} GiB and {limits.disk().inodes:,} files"
+        holds.append(f"each home is an ext4 image of {disk}")
     return Isolation(tuple(holds), tuple(missing))
 
 
 def count_sandboxes(state_dir: Path) -> dict[str, int]:
-    """The local sandboxes of every owner by state: running, paused or ended. Changes nothing."""
+    """Count the local sandboxes of every owner by state: running, paused or ended. Changes nothing."""
     if not state_dir.is_dir():
         return {}
     directories = [SandboxDirectory(path) for path in state_dir.iterdir()]

@@ -1,4 +1,4 @@
-"""Builds the bubblewrap command line of a sandbox and starts its process tree."""
+"""Builds the bubblewrap command line of a sandbox, and starts the sandbox's processes."""
 
 import compileall
 import json
@@ -21,19 +21,26 @@ from nightshift.sandboxes.agent.command_environment import GIT_CONFIG
 from nightshift.sandboxes.errors import NoSandboxHere, SandboxUnavailable
 from nightshift.sandboxes.local import orphan, seccomp
 from nightshift.sandboxes.local.cgroups import Cgroups
+from nightshift.sandboxes.local.disks import MOUNT_OPTIONS, LoopDevice
 from nightshift.sandboxes.local.network import files as network_files
 from nightshift.sandboxes.local.network import variables
-from nightshift.sandboxes.local.settings import LocalSettings, python_binary, python_home, search_path
+from nightshift.sandboxes.local.settings import (
+    LocalSettings,
+    SandboxLimits,
+    python_binary,
+    python_home,
+    search_path,
+)
 from nightshift.sandboxes.local.state import SandboxDirectory
 from nightshift.sandboxes.port import HOME
 
-#: Files and directories of the host's /etc that sandboxes see, where they exist.
+#: Files and directories of the host's /etc that sandboxes see when the host has them.
 _ETC = (
     *("ssl", "ca-certificates", "pki", "alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d"),
     *("localtime", "mime.types", "terminfo", "fonts", "java", "python3", "os-release", "debian_version"),
-    *("services", "protocols", "shells"),
+    *("services", "protocols", "shells", "chromium", "chromium.d"),
 )
-#: Files in a sandbox's /etc, with their content.
+#: Files that Nightshift writes into a sandbox's /etc, with their content.
 _OWN_ETC = {
     "passwd": b"root:x:0:0:root:/root:/usr/sbin/nologin\nuser:x:1000:1000:user:/home/user:/bin/bash\n"
     b"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
@@ -42,32 +49,36 @@ _OWN_ETC = {
     "gitconfig": GIT_CONFIG.encode(),
 }
 _SHM, _TMP = "/dev/shm", "/tmp"  # noqa: S108 - inside
+#: Where root mounts these directories before bubblewrap starts, and the most files in each.
+_IN_MEMORY = {_SHM: "/mnt/shm", _TMP: "/mnt/tmp"}
+_MEMORY_FILES = 100_000
 _AGENT_AT = "/opt/nightshift/agent"
-#: Inside, the directory that only the agent can write, for long outputs of commands.
+#: The directory inside that only the agent can write. Long outputs of commands are there.
 OWN = "/run/nightshift"
-#: What the agent may do that commands may not: start processes as them, and signal them.
+#: What the agent may do and commands may not: start processes as another user, and signal them.
 _CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL")
 _BOOT = "import sys;sys.path.insert(0,'/opt/nightshift');from agent.main import main;main(sys.argv[1:])"
 
-#: As root a sandbox has two ordinary ids of the host, of these ranges: one for its agent and one for its commands.
-#: Both ranges are free in Debian's and systemd's tables, and below the 65,536 of a container.
+#: When root starts a sandbox, it gets two ordinary user ids of the host: one for its agent and one for its commands.
+#: Both ranges are free in Debian's and systemd's tables, and below 65,536, the number of ids in a container.
 _COMMAND_IDS, _AGENT_IDS, _IDS = 60_600, 60_900, 280
 
-#: Root runs this in a new mount namespace: it binds the sandbox's directories to paths that an ordinary id may read,
-#: and goes on as id 0 of the user namespace, which is an ordinary id of the host.
+#: Root runs this in a new mount namespace. It binds the sandbox's directories to paths that an ordinary user may read.
+#: It then continues as id 0 of the user namespace, which is an ordinary id on the host.
 _AS_ROOT = """
 set -e
 mount -a -T "/proc/self/fd/$1"
-namespace=$2; bwrap=$3; shift 3
+chown "$2" /mnt/home
+namespace=$3; bwrap=$4; shift 4
 exec nsenter --user="/proc/self/fd/$namespace" --setuid 0 --setgid 0 "/mnt/bwrap/$bwrap" "$@"
 """
 _START_S = 20.0
-_LAST = "-900"  # of the processes that the kernel may kill
+_LAST = "-900"  # the kernel kills these processes last when memory runs out
 
 
 @dataclass(frozen=True, slots=True)
 class Ids:
-    """The ids on the host of a sandbox's agent and of its commands, when this process is root."""
+    """The user ids on the host of a sandbox's agent and of its commands, when this process is root."""
 
     agent: int
     commands: int
@@ -79,7 +90,10 @@ class Ids:
 
 
 def candidates(settings: LocalSettings) -> list[Path]:
-    """The bubblewraps to try. The system's comes first, because AppArmor has a profile only for that one."""
+    """Return the bubblewrap programs to try.
+
+    The system's is first, because AppArmor has a profile only for that one.
+    """
     if settings.bwrap is not None:
         return [settings.bwrap]
     system = shutil.which("bwrap")
@@ -95,13 +109,17 @@ def start(
     cgroups: Cgroups,
     log: int,
     certificate: Path | None,
+    disk: LoopDevice | None,
 ) -> None:
-    """Start the process tree in a session of its own, so that it outlives this process. Blocks until it is in its
-    cgroup.
+    """Start the sandbox's processes, and wait until they are in their cgroup.
 
-    `listener` is the agent's socket. `log` is the descriptor of the file for the standard error. `certificate` is that
-    of the egress proxy, None for a sandbox without a network. Raises OSError, and SandboxUnavailable when bubblewrap
-    does not report a process in time.
+    The processes have a session of their own, so they outlive this process. Raises OSError, and SandboxUnavailable when
+    bubblewrap does not report a process in time.
+
+    - `listener`: the agent's socket.
+    - `log`: the descriptor of the file for the standard error.
+    - `certificate`: the certificate of the egress proxy, or None for a sandbox without a network.
+    - `disk`: the disk of the home. With None the home is a directory.
     """
     status = os.open(
         directory.path / "bwrap.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
@@ -119,23 +137,26 @@ def start(
         )
         arguments = [
             *_isolation(as_root, variables(connected=certificate is not None)),
-            *_view(settings, places, files),
+            *_view(settings, places, files, as_root=as_root),
             *filtered,
             *["--json-status-fd", str(status), "--info-fd", str(reported), "--as-pid-1", "--"],
             *[str(python_binary()), "-I", "-S", "-c", _BOOT, "serve", HOME, OWN],
             *[str(listener.fileno()), json.dumps(settings.limits.rlimits())],
         ]
         if as_root:
-            namespace = _user_namespace(Ids.of(directory.id))
+            ids = Ids.of(directory.id)
+            namespace = _user_namespace(ids)
             opened.append(namespace)
             bwrap_dir = _bwrap_dir(bwrap)
-            mounts = _memory(
-                "mounts", _mounts([*zip(sources, places, strict=True), (bwrap_dir, "/mnt/bwrap")])
-            )
+            home = _bind(directory.home, places[0]) if disk is None else _disk(disk, places[0], ids)
+            binds = [*zip(sources[1:], places[1:], strict=True), (bwrap_dir, "/mnt/bwrap")]
+            tables = [home, *_tmpfs(settings.limits, ids), *(_bind(*one) for one in binds)]
+            mounts = _memory("mounts", "\n".join(["none /mnt tmpfs mode=755 0 0", *tables, ""]).encode())
             opened.append(mounts)
             head = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _AS_ROOT, "sh"]
             program = str(bwrap.resolve().relative_to(bwrap_dir))
-            command = [*head, str(mounts), str(namespace), program, *arguments]
+            owner = f"{ids.commands}:{ids.commands}"
+            command = [*head, str(mounts), owner, str(namespace), program, *arguments]
         else:
             command = [str(bwrap), *arguments]
         orphan.start(command, fds=[*opened, listener.fileno()], stderr=log)
@@ -146,7 +167,7 @@ def start(
 
 
 def _enter_group(settings: LocalSettings, directory: SandboxDirectory, report: int, cgroups: Cgroups) -> None:
-    """Put process 1 into its cgroup. It has no children yet: it is still on its way to the agent."""
+    """Move process 1 into its cgroup, while it has no children yet because it has not started the agent."""
     with os.fdopen(report, "rb", buffering=0) as pipe:
         said = b""
         while not said.rstrip().endswith(b"}"):
@@ -159,12 +180,13 @@ def _enter_group(settings: LocalSettings, directory: SandboxDirectory, report: i
     group.make(settings.limits.group())
     pid = int(json.loads(said)["child-pid"])
     group.add(pid)
-    with suppress(OSError):  # only root may; the kernel then kills commands first when memory runs out
+    # Only root may do this; the kernel then kills commands first when memory runs out.
+    with suppress(OSError):
         Path(f"/proc/{pid}/oom_score_adj").write_text(_LAST, encoding="ascii")
 
 
 def _filter(opened: list[int], *, memfd: bool) -> list[str]:
-    """The option for the system call filter. Adds its file to `opened`."""
+    """Return bubblewrap's option for the system call filter. Adds the descriptor of the filter's file to `opened`."""
     if not seccomp.supported(platform.machine()):
         return []
     opened.append(_memory("seccomp", seccomp.program(platform.machine(), memfd=memfd)))
@@ -172,7 +194,7 @@ def _filter(opened: list[int], *, memfd: bool) -> list[str]:
 
 
 def _user_namespace(ids: Ids) -> int:
-    """Create a user namespace with two ids: 0 is the agent and 1000 are the commands. Returns an open descriptor."""
+    """Create a user namespace with two ids, 0 for the agent and 1000 for the commands. Returns an open descriptor."""
     with subprocess.Popen(
         ["unshare", "--user", "sh", "-c", "echo; read _"],
         stdin=subprocess.PIPE,
@@ -186,23 +208,35 @@ def _user_namespace(ids: Ids) -> int:
             try:
                 os.write(
                     file, f"0 {ids.agent} 1\n1000 {ids.commands} 1\n".encode()
-                )  # one write, as it must be
+                )  # the kernel demands one single write
             finally:
                 os.close(file)
         return os.open(f"/proc/{holder.pid}/ns/user", os.O_RDONLY)
 
 
-def _mounts(binds: Sequence[tuple[Path, str]]) -> bytes:
-    """The binds as lines of fstab(5), below a new filesystem at /mnt."""
-    lines = ["none /mnt tmpfs mode=755 0 0"]
-    for source, target in binds:
-        escaped = "".join(f"\\{ord(one):03o}" if one in " \t\n\\#" else one for one in str(source))
-        lines.append(f"{escaped} {target} none bind,X-mount.mkdir 0 0")
-    return "\n".join([*lines, ""]).encode()
+def _bind(source: Path, target: str) -> str:
+    """Return a line of fstab(5) that binds `source` to `target` below the new filesystem at /mnt."""
+    escaped = "".join(f"\\{ord(one):03o}" if one in " \t\n\\#" else one for one in str(source))
+    return f"{escaped} {target} none bind,X-mount.mkdir 0 0"
+
+
+def _disk(disk: LoopDevice, target: str, ids: Ids) -> str:
+    """Return a line of fstab(5) that mounts a home's disk. The agent's group may use the reserved blocks."""
+    return f"{disk.path} {target} ext4 {MOUNT_OPTIONS},resgid={ids.agent},X-mount.mkdir 0 0"
+
+
+def _tmpfs(limits: SandboxLimits, ids: Ids) -> list[str]:
+    """Return lines of fstab(5) for both filesystems in memory. Only root can limit how many files they hold."""
+    bounds = f"size={limits.tmpfs_bytes},nr_inodes={_MEMORY_FILES}"
+    options = f"mode=1777,uid={ids.agent},gid={ids.agent},{bounds},nosuid,nodev,X-mount.mkdir"
+    return [f"none {target} tmpfs {options} 0 0" for target in _IN_MEMORY.values()]
 
 
 def _bwrap_dir(bwrap: Path) -> Path:
-    """The directory that is mounted for bubblewrap: with the library of the wheel's."""
+    """Return the directory to mount for bubblewrap.
+
+    For the wheel's bubblewrap it includes the libraries of the wheel.
+    """
     return bwrap.resolve().parents[2] if bwrap.is_relative_to(_wheel_dir()) else bwrap.resolve().parent
 
 
@@ -216,7 +250,8 @@ def _agent_dir() -> Path:
 
 def _isolation(as_root: bool, network: Mapping[str, str]) -> list[str]:
     apart = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
-    if as_root:  # in the user namespace already; the filter keeps commands from making another
+    # It is in the user namespace already, and the filter keeps commands from creating another one.
+    if as_root:
         user = [word for name in _CAPABILITIES for word in ("--cap-add", name)]
     else:
         user = ["--unshare-user", "--disable-userns", "--uid", "1000", "--gid", "1000"]
@@ -237,14 +272,16 @@ def _isolation(as_root: bool, network: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _view(settings: LocalSettings, sources: Sequence[str], files: Mapping[str, int]) -> list[str]:
-    """The mounts: the system read-only, own /proc, /dev and /tmp, and the home as the only other writable place.
+def _view(
+    settings: LocalSettings, sources: Sequence[str], files: Mapping[str, int], *, as_root: bool
+) -> list[str]:
+    """Return bubblewrap's options for the mounts.
 
-    `sources` are paths of the home, of the agent's own directory, of Python and of the agent. `files` maps names in
-    /etc to descriptors.
+    Commands see the system read-only, and a /proc, /dev and /tmp of their own. The home is the only other place that
+    they can write. `sources` are the paths of the home, of the agent's own directory, of Python and of the agent's
+    code. `files` maps names in /etc to descriptors.
     """
     home, own, python, agent_dir = sources
-    size = str(settings.limits.tmpfs_bytes)
     binds: list[tuple[str, str, str]] = [("--ro-bind", "/usr", "/usr")]
     links: list[str] = []
     for name in ("bin", "sbin", "lib", "lib32", "lib64"):
@@ -268,28 +305,29 @@ def _view(settings: LocalSettings, sources: Sequence[str], files: Mapping[str, i
             "/proc",
             "--dev",
             "/dev",
-            "--size",
-            size,
-            "--perms",
-            "1777",
-            "--tmpfs",
-            _SHM,
+            *_in_memory(_SHM, settings, as_root=as_root),
             "--remount-ro",
             "/dev",
         ],
-        *["--size", size, "--perms", "1777", "--tmpfs", _TMP],
+        *_in_memory(_TMP, settings, as_root=as_root),
         *["--remount-ro", "/", "--chdir", HOME],
     ]
 
 
+def _in_memory(target: str, settings: LocalSettings, *, as_root: bool) -> list[str]:
+    if as_root:
+        return ["--bind", _IN_MEMORY[target], target]
+    return ["--size", str(settings.limits.tmpfs_bytes), "--perms", "1777", "--tmpfs", target]
+
+
 def _parents(targets: Iterable[str]) -> list[str]:
-    """Make the directories above the mounts, which everybody inside may enter."""
+    """Return options that create the directories above the mounts. Every user inside may enter them."""
     above = {parent for target in targets for parent in Path(target).parents if parent != Path("/")}
     return [word for path in sorted(above) for word in ("--perms", "0755", "--dir", str(path))]
 
 
 def _memory(name: str, content: bytes) -> int:
-    """Create a file in memory that bubblewrap reads from its start. Returns its descriptor."""
+    """Create a file in memory for bubblewrap to read. Returns its descriptor."""
     fd = os.memfd_create(name)
     os.write(fd, content)
     os.lseek(fd, 0, os.SEEK_SET)
@@ -297,12 +335,12 @@ def _memory(name: str, content: bytes) -> int:
 
 
 def compile_agent() -> None:
-    """Compile the agent's modules once, where this process may write: inside they cannot be cached."""
+    """Compile the agent's modules here, because inside a sandbox the compiled modules could not be stored."""
     compileall.compile_dir(str(_agent_dir()), quiet=2)
 
 
 def refusal(tried: Sequence[tuple[Path, str]]) -> NoSandboxHere:
-    """The error that names every bubblewrap tried, its message, and what usually helps."""
+    """Return the error that names every bubblewrap that was tried, its message, and what usually helps."""
     said = "; ".join(f"{path}: {text.strip() or 'ended without a message'}" for path, text in tried)
     hint = "the kernel must allow unprivileged user namespaces: "
     if Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").exists():

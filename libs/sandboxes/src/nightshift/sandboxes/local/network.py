@@ -1,4 +1,4 @@
-"""The network of a local sandbox: the variables that point programs at the egress proxy, and the proxy's listeners."""
+"""The network of a local sandbox: the proxy's listeners, and the variables that point programs to the egress proxy."""
 
 import os
 import socket
@@ -17,14 +17,14 @@ _PROXY: Final = f"http://127.0.0.1:{PROXY_PORT}"
 _JAVA: Final = " ".join(
     f"-D{scheme}.proxyHost=127.0.0.1 -D{scheme}.proxyPort={PROXY_PORT}" for scheme in ("http", "https")
 )
-#: Where sandboxes find the certificates that they trust: the host's and the proxy's.
+#: The certificates that programs in sandboxes trust: the host's and the proxy's.
 BUNDLE: Final = "/etc/nightshift-ca.pem"
 _FETCH: Final = "/etc/nightshift-fetch.cjs"
 _BUNDLE_VARIABLES: Final = (
     *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO"),
     *("CURL_CA_BUNDLE", "CARGO_HTTP_CAINFO"),
 )
-#: A refused host must fail at once, also after the repetitions of a package manager.
+#: Package managers retry only a little, so that a refused host fails soon.
 _RETRIES: Final = {
     "npm_config_fetch_retries": "2",
     "npm_config_fetch_retry_mintimeout": "100",
@@ -35,7 +35,7 @@ _WITHOUT: Final = {"npm_config_fetch_retries": "0", "PIP_RETRIES": "0"}
 
 
 def variables(*, connected: bool) -> Mapping[str, str]:
-    """Return the variables of a sandbox with or without a network."""
+    """Return the environment variables of a sandbox with or without a network."""
     if not connected:
         return _WITHOUT
     proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), _PROXY)
@@ -51,7 +51,7 @@ def variables(*, connected: bool) -> Mapping[str, str]:
 
 
 def files(certificate: Path | None) -> Mapping[str, bytes]:
-    """Return the files of a sandbox's /etc by name. `certificate` is the proxy's, None without a network."""
+    """Return the files for a sandbox's /etc by name. `certificate` is the proxy's, or None without a network."""
     if certificate is None:
         return {}
     fetch = (Path(__file__).parent / "fetch_proxy.cjs").read_bytes()
@@ -59,7 +59,7 @@ def files(certificate: Path | None) -> Mapping[str, bytes]:
 
 
 def bundle(certificate: Path) -> bytes:
-    """Return the certificates that sandboxes trust, in PEM: the host's and this one."""
+    """Return in PEM the certificates that programs in sandboxes trust: the host's, and `certificate`."""
     system = b""
     found = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
     for path in (found, "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"):
@@ -93,12 +93,13 @@ def open_listeners(directory: SandboxDirectory) -> list[int]:
 
 
 def _passed(directory: SandboxDirectory) -> list[int]:
-    """Ask the agent for the listeners."""
+    """Ask the agent for the descriptors of its listeners."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(10)
         handle = os.open(directory.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            connection.connect(f"/proc/self/fd/{handle}/agent.sock")  # a socket's path has 107 bytes at most
+            # The path of a socket has at most 107 bytes.
+            connection.connect(f"/proc/self/fd/{handle}/agent.sock")
         finally:
             os.close(handle)
         connection.sendall(json_frame({"op": "egress"}))

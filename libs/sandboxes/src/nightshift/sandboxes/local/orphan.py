@@ -1,11 +1,14 @@
-"""Starts processes that outlive this one. Process 1 becomes their parent and reaps them."""
+"""Starts processes that outlive this one. Process 1 of the machine becomes their parent and reaps them."""
 
 import subprocess
 from collections.abc import Sequence
 
 
 def start(command: Sequence[str], *, fds: Sequence[int] = (), stderr: int = subprocess.DEVNULL) -> None:
-    """Start the command in a session of its own with these descriptors. Returns at once, whether it succeeds or not."""
+    """Start the command in a session of its own, with these descriptors.
+
+    Returns at once, and does not report whether the command could be started.
+    """
     subprocess.run(
         ["sh", "-c", '"$@" &', "sh", *command],
         stdin=subprocess.DEVNULL,

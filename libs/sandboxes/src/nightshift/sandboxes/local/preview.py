@@ -1,7 +1,8 @@
-"""Previews: one process for each sandbox that listens on the host's loopback and forwards to ports inside.
+"""Previews of ports inside a sandbox.
 
-It outlives the gateway and ends with its sandbox. The sandbox never holds a socket of the host's network. The process
-starts when a port inside answers for the first time, so a closed port costs nothing on the host.
+Each sandbox has one process that listens on the host and forwards to these ports. The process listens on the host's
+loopback interface. It starts when a port inside answers for the first time. It outlives the gateway and ends with its
+sandbox. No socket of the host's network ever gets into the sandbox.
 """
 
 import asyncio
@@ -27,9 +28,9 @@ _SERVER = Path(__file__).with_name("preview_server.py")
 
 
 async def open_preview(directory: SandboxDirectory, host: str, port: int) -> str:
-    """Return the address of the port, which stays the same while the sandbox lives.
+    """Return the address of the port, which stays the same while the sandbox lives and one network asks for it.
 
-    Raises PortRefused when nothing inside listens on the port or too many ports are open.
+    Raises PortRefused when nothing inside listens on the port, or when too many ports are open.
     """
     reader, writer = await directory.dial()
     try:
@@ -45,9 +46,15 @@ async def open_preview(directory: SandboxDirectory, host: str, port: int) -> str
 
 
 def _ask(directory: SandboxDirectory, host: str, port: int) -> dict[str, Any]:
-    """Ask the sandbox's preview process for the port on the host. Starts the process unless it runs."""
+    """Ask the sandbox's preview process for the host's port that forwards to `port`.
+
+    Starts the process if necessary.
+    """
     with _locked(directory):
         process = _process(directory)
+        if process is not None and process.runs() and not process.shares_network():
+            process.kill()  # a gateway in another container started it: its address means nothing here
+            process = None
         if process is None or not process.runs():
             _start(directory, host)
         return _exchange(directory, port)
@@ -55,7 +62,7 @@ def _ask(directory: SandboxDirectory, host: str, port: int) -> dict[str, Any]:
 
 @contextmanager
 def _locked(directory: SandboxDirectory) -> Iterator[None]:
-    """Only one gateway starts the process."""
+    """Hold a lock, so that only one gateway starts the process."""
     try:
         handle = os.open(directory.path / "previews.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:
@@ -106,7 +113,7 @@ def _process(directory: SandboxDirectory) -> HostProcess | None:
 
 
 def visited_at(directory: SandboxDirectory) -> datetime | None:
-    """The time of the last visit to a preview, or of its start. None when there is no preview."""
+    """Return when a preview was last visited, or started. None when the sandbox has no preview."""
     try:
         return datetime.fromtimestamp((directory.path / "previews.json").stat().st_mtime, UTC)
     except OSError:
@@ -114,7 +121,7 @@ def visited_at(directory: SandboxDirectory) -> datetime | None:
 
 
 def end(directory: SandboxDirectory) -> None:
-    """Kill the sandbox's preview process. Does nothing when there is none."""
+    """Kill the sandbox's preview process, if there is one."""
     process = _process(directory)
     if process is not None:
         process.kill()

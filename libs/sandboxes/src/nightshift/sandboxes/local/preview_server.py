@@ -1,7 +1,7 @@
-"""The process behind the previews of one sandbox. Standard library only, and started by its path, so it stays small.
+"""The process behind the previews of one sandbox. It uses only the standard library, so that it stays small.
 
 Arguments: DIRECTORY HOST PID NAMESPACE READY-FD. It listens on `previews.sock` in the sandbox's directory for lines
-`{"port": n}` and answers `{"listen": m}`, the port on the host that forwards to port n inside, or `{"error": text}`.
+`{"port": n}`. It answers `{"listen": m}`, the port on the host that forwards to port n inside, or `{"error": text}`.
 """
 
 import asyncio
@@ -21,18 +21,18 @@ class Previews:
         self._servers: dict[int, asyncio.Server] = {}
 
     def path(self, name: str) -> str:
-        """Through the handle, because the path of a socket is limited to 107 bytes."""
+        """Return a path through the open directory, because the path of a socket has at most 107 bytes."""
         return f"/proc/self/fd/{self._directory}/{name}"
 
     def record(self) -> None:
-        """Write the pid and the start time of this process, by which a gateway knows it."""
+        """Write down the pid and the start time of this process. A gateway recognizes the process by both."""
         with open("/proc/self/stat", encoding="latin-1") as file:
             started = int(file.read().rpartition(")")[2].split()[19])
         with open(self.path("previews.json"), "w", encoding="utf-8") as record:
             json.dump({"pid": os.getpid(), "started": started}, record)
 
     async def control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one line of the gateway."""
+        """Answer a line from the gateway."""
         with suppress(OSError, ValueError, KeyError):
             port = int(json.loads(await reader.readline())["port"])
             writer.write(json.dumps(await self._open(port)).encode() + b"\n")
@@ -51,7 +51,7 @@ class Previews:
         return {"listen": self._servers[port].sockets[0].getsockname()[1]}
 
     async def _forward(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):  # the visitor sees a closed connection
+        with suppress(OSError):  # on an error the visitor sees a closed connection
             os.utime(self.path("previews.json"))  # the time of the last visit
             inner_reader, inner_writer = await asyncio.open_unix_connection(self.path("agent.sock"))
             request = json.dumps({"op": "dial", "port": port}).encode()
@@ -71,7 +71,7 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def main(directory: str, host: str, pid: int, namespace: int, ready: int) -> None:
-    """Serve until the sandbox's process 1 ends."""
+    """Serve until process 1 of the sandbox ends."""
     process = os.pidfd_open(pid)
     if os.stat(f"/proc/{pid}/ns/pid").st_ino != namespace:
         return

@@ -1,4 +1,4 @@
-"""Identifies processes on the host by what the kernel says of them, never by memory that they own."""
+"""Identifies processes on the host by what the kernel says about them. It never reads memory of these processes."""
 
 import os
 import signal
@@ -15,25 +15,25 @@ def _is_zombie(pid: int) -> bool:
 class FirstProcess:
     """Process 1 of a sandbox: its pid on the host, and the inode of its pid namespace.
 
-    When process 1 ends, the kernel kills everything in its pid namespace.
+    When process 1 ends, the kernel kills every process in the namespace.
     """
 
     pid: int
     namespace: int
 
     def runs(self) -> bool:
-        """Whether this very process runs. A later process with the same pid has another namespace."""
+        """Return whether this process still runs. A later process with the same pid has another namespace."""
         try:
             return os.stat(f"/proc/{self.pid}/ns/pid").st_ino == self.namespace and not _is_zombie(self.pid)
         except OSError:
             return False
 
     def kill(self) -> None:
-        """Kill the process, and with it the sandbox. Does nothing when it has ended."""
+        """Kill the process, and with it the whole sandbox. Does nothing when it has ended."""
         with suppress(OSError):
             handle = os.pidfd_open(self.pid)
             try:
-                if self.runs():  # checked after the handle is open, so the handle is of this very process
+                if self.runs():  # checked after the handle was opened, so the handle belongs to this process
                     signal.pidfd_send_signal(handle, signal.SIGKILL)
             finally:
                 os.close(handle)
@@ -41,7 +41,7 @@ class FirstProcess:
 
 @dataclass(frozen=True, slots=True)
 class HostProcess:
-    """A process of ours on the host: its pid and its start time in clock ticks since the boot."""
+    """A process of Nightshift on the host: its pid, and its start time in clock ticks since the boot."""
 
     pid: int
     started: int
@@ -53,6 +53,13 @@ class HostProcess:
     def runs(self) -> bool:
         try:
             return _started(self.pid) == self.started and not _is_zombie(self.pid)
+        except OSError:
+            return False
+
+    def shares_network(self) -> bool:
+        """Whether the process is in the network namespace of this one. False when it has ended."""
+        try:
+            return os.stat(f"/proc/{self.pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino
         except OSError:
             return False
 

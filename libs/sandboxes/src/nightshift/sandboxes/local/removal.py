@@ -1,4 +1,4 @@
-"""Removes a directory tree that hostile code has made: of any depth, with any permissions, without following links."""
+"""Removes a directory tree of hostile code, of any depth and with any permissions, without following links."""
 
 import os
 import secrets
@@ -13,8 +13,8 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def remove_tree(path: Path) -> None:
     """Remove the directory with its content. Does nothing when it does not exist. Leaves what cannot be removed.
 
-    Directories that are deep inside are first moved up, into the top directory, so that neither the number of open
-    descriptors nor the length of a path grows with the depth.
+    Moves deep directories up into the top directory before it empties them. So neither the number of open descriptors
+    nor the length of a path grows with the depth.
     """
     with suppress(FileNotFoundError):
         top = os.open(path, _DIRECTORY)
@@ -46,7 +46,7 @@ def _empty(top: int) -> None:
 
 
 def _open_up(name: str, top: int) -> Iterator[tuple[int, str]]:
-    """Yields the handle of a directory with each of its names. Grants its owner access first."""
+    """Yield each name in a directory, with a handle of the directory. First gives the directory's owner access."""
     with suppress(OSError):
         os.chmod(name, 0o700, dir_fd=top)
     try:
@@ -76,7 +76,7 @@ def _unlink(name: str, parent: int) -> bool:
 
 def _move(name: str, parent: int, new: str, top: int) -> bool:
     with suppress(OSError):
-        os.chmod(name, 0o700, dir_fd=parent)  # a directory that moves must be writable itself
+        os.chmod(name, 0o700, dir_fd=parent)  # a directory must itself be writable to be moved
         os.rename(name, new, src_dir_fd=parent, dst_dir_fd=top)
         return True
     return False

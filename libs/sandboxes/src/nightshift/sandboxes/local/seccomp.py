@@ -1,4 +1,4 @@
-"""The system call filter of local sandboxes, as classic BPF. It refuses the listed calls and allows the others.
+"""The system call filter of local sandboxes, as classic BPF. It refuses the listed calls and allows all others.
 
 The numbers are the kernel's ABI (arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h).
 """
@@ -11,7 +11,7 @@ _ERRNO = 0x00050000
 _EPERM, _ENOSYS, _EAFNOSUPPORT = 1, 38, 97
 
 _LD_ABS, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
-#: Offsets in struct seccomp_data; of the arguments the low halves, little-endian.
+#: Offsets in struct seccomp_data. Those of the arguments point to their low halves (little-endian).
 _NR, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24
 
 _ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -20,11 +20,11 @@ _CLONE3 = 435
 _IOCTL = {"x86_64": 16, "aarch64": 29}
 _SOCKET = {"x86_64": 41, "aarch64": 198}
 _PRLIMIT, _MEMFD = (302, 261), (319, 279)
-_SOCKET_FAMILIES = (1, 2, 10, 16)  # unix, inet, inet6, netlink: what ordinary programs ask for
-_TTY_INPUT = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: typing into somebody's terminal
+_SOCKET_FAMILIES = (1, 2, 10, 16)  # unix, inet, inet6 and netlink, which ordinary programs use
+_TTY_INPUT = (0x5412, 0x541C)  # TIOCSTI and TIOCLINUX, which type into a terminal of another process
 _CLONE_NEW = 0x7E020080  # every CLONE_NEW* flag
 
-#: Refused calls: name → (number on x86_64, on aarch64).
+#: The refused calls: each name with its number on x86_64 and on aarch64.
 _DENIED = {
     "ptrace": (101, 117),
     "process_vm_readv": (310, 270),
@@ -80,16 +80,17 @@ def supported(machine: str) -> bool:
 
 
 def program(machine: str, *, memfd: bool = True) -> bytes:
-    """The filter for `platform.machine()`, as an array of struct sock_filter. Raises KeyError for another machine.
+    """Return the filter for `platform.machine()`, as an array of struct sock_filter.
 
-    With `memfd` False, files in memory are refused, for a machine where no cgroup counts their memory.
+    Raises KeyError for another machine. With `memfd` False the filter refuses files in memory. That is for machines
+    where no cgroup counts their memory.
     """
     column = 0 if machine == "x86_64" else 1
     allowed = len(_SOCKET_FAMILIES)
     code = [
         (_LD_ABS, 0, 0, _ARCH),
         (_JEQ, 1, 0, _ARCHES[machine]),
-        (_RET, 0, 0, _KILL),  # another ABI of the same machine would have other numbers
+        (_RET, 0, 0, _KILL),  # another ABI of the same machine has other numbers
         (_LD_ABS, 0, 0, _NR),
     ]
     if machine == "x86_64":  # refuse the calls of the x32 ABI
@@ -99,13 +100,13 @@ def program(machine: str, *, memfd: bool = True) -> bytes:
     if not memfd:
         code += [(_JEQ, 0, 1, _MEMFD[column]), (_RET, 0, 0, _ERRNO | _ENOSYS)]
     code += [
-        # A process may set its own limits, and not those of another one, such as the agent.
+        # A process may set its own limits, but not those of another process, such as the agent.
         (_JEQ, 0, 4, _PRLIMIT[column]),
         (_LD_ABS, 0, 0, _ARG0),
         (_JEQ, 1, 0, 0),
         (_RET, 0, 0, _ERRNO | _EPERM),
         (_RET, 0, 0, _ALLOW),
-        # glibc falls back to clone, whose flags the filter can read.
+        # Refused so that glibc uses clone instead, whose flags the filter can read.
         (_JEQ, 0, 1, _CLONE3),
         (_RET, 0, 0, _ERRNO | _ENOSYS),
         (_JEQ, 0, 4, _CLONE[machine]),

@@ -4,7 +4,8 @@
                             sandbox.json  the same file, renamed when the sandbox is ready
                             bwrap.json    process 1 and its namespaces, as bubblewrap reports them
                             agent.sock    the agent's socket, which commands in the sandbox cannot see
-                            home/         the sandbox's /home/user
+                            home.ext4     the disk that is the sandbox's /home/user, where disks can be mounted
+                            home/         the sandbox's /home/user elsewhere
                             own/          what only the agent can write inside: /run/nightshift
                             previews.json the process that serves previews, and its ports on the host
                             paused        exists while the sandbox is paused
@@ -44,8 +45,12 @@ class SandboxDirectory:
         return self.path / "home"
 
     @property
+    def disk(self) -> Path:
+        return self.path / "home.ext4"
+
+    @property
     def own(self) -> Path:
-        """What only the agent can write inside, where it is /run/nightshift."""
+        """The directory that only the agent can write. Inside the sandbox it is /run/nightshift."""
         return self.path / "own"
 
     @property
@@ -55,11 +60,13 @@ class SandboxDirectory:
 
     @property
     def ready(self) -> bool:
-        """Whether the sandbox started completely."""
+        """True when the sandbox has started completely."""
         return (self.path / _READY).exists()
 
     def age_s(self) -> float:
-        """Seconds since something in the directory was created or removed; 0 when the directory is gone."""
+        """Return for how many seconds nothing was created or removed in the directory, or 0 when the directory is
+        gone.
+        """
         try:
             return time.time() - self.path.stat().st_mtime
         except FileNotFoundError:
@@ -73,12 +80,12 @@ class SandboxDirectory:
         (self.path / _STARTING).rename(self.path / _READY)
 
     def read(self) -> SandboxInfo:
-        """Read the record. Raises SandboxGone when there is none."""
+        """Return the sandbox's record. Raises SandboxGone when there is none."""
         for name in (
             _READY,
             _STARTING,
             _READY,
-        ):  # twice, because the file may be renamed after the first attempt
+        ):  # read twice, because the file may be renamed after the first attempt
             with suppress(OSError, ValueError):
                 value = json.loads((self.path / name).read_text(encoding="utf-8"))
                 started = datetime.fromtimestamp((self.path / name).stat().st_mtime, UTC)
@@ -87,7 +94,7 @@ class SandboxDirectory:
         raise SandboxGone(f"no sandbox {self.id} on this machine")
 
     def first(self) -> FirstProcess | None:
-        """Process 1 of the sandbox, as bubblewrap reported it. Returns None before that."""
+        """Return process 1 of the sandbox, or None as long as bubblewrap has not reported it."""
         with suppress(OSError, ValueError, KeyError):
             for line in (self.path / "bwrap.json").read_text(encoding="utf-8").splitlines():
                 report = json.loads(line)
@@ -97,7 +104,7 @@ class SandboxDirectory:
 
     @property
     def runs(self) -> bool:
-        """Whether the sandbox's process 1 runs, and with it the sandbox."""
+        """True while process 1 of the sandbox runs, and so the sandbox itself."""
         first = self.first()
         return first is not None and first.runs()
 
@@ -107,13 +114,13 @@ class SandboxDirectory:
         return ""
 
     async def dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to the agent. Raises SandboxGone when it does not listen any more."""
+        """Connect to the agent. Raises SandboxGone when the agent does not listen any more."""
         try:
             handle = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise SandboxGone(f"no sandbox {self.id} on this machine") from None
         try:
-            # Through the handle, because the path of a socket is limited to 107 bytes.
+            # Uses the handle, because the path of a socket has at most 107 bytes.
             return await asyncio.open_unix_connection(f"/proc/self/fd/{handle}/agent.sock")
         except (ConnectionRefusedError, FileNotFoundError):
             raise SandboxGone(f"sandbox {self.id} has ended") from None

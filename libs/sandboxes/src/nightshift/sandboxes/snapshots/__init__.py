@@ -1,1 +1,4 @@
-"""Snapshots: how a workspace is stored in the object store, saved and restored. Used by snapshotter and gateway."""
+"""Snapshots of workspaces: how they are stored in the object store, saved and restored.
+
+The snapshotter and the gateway use this package.
+"""

@@ -1,4 +1,4 @@
-"""Finds the snapshot that holds a build's files at a version of its log. Pure."""
+"""Finds the snapshot with a build's files at a version of its log. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from nightshift.eventlog.port import RecordedEvent
 
 @dataclass(frozen=True, slots=True)
 class ChosenSnapshot:
-    """A snapshot. `exact`: no tool call that may have written lies between it and the version that was asked for."""
+    """A snapshot. `exact`: no tool call that may write lies between the snapshot and the requested version."""
 
     key: str
     at_version: int
@@ -19,15 +19,18 @@ class ChosenSnapshot:
 
 
 def writes(fact: ToolCallRequested) -> bool:
-    """Return whether the call may change the workspace. An unknown tool is refused, so it changes nothing."""
+    """Return whether this call may change the workspace.
+
+    A call of an unknown tool is refused, so it changes nothing.
+    """
     model = TOOLS.get(fact.tool)
     return model is not None and model.effect != "read"
 
 
 def snapshot_at(events: Sequence[RecordedEvent], version: int) -> ChosenSnapshot | None:
-    """Return the snapshot with the files at this version, or else the newest one before it.
+    """Return the snapshot with the files at this version, or else the newest one before it. None when there is none.
 
-    `events` are those of the build, from version 1. Returns None when there is no snapshot by then.
+    `events` are the events of the build, from version 1.
     """
     found: list[tuple[str, int, bool]] = []
     for event in events:

@@ -1,4 +1,4 @@
-"""Saves the workspace of a sandbox, as it was at a checkpoint, in a store."""
+"""Saves the workspace of a sandbox in a store, as the workspace was at a checkpoint."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,20 +17,24 @@ from nightshift.sandboxes.snapshots.store import SnapshotStore, Upload
 Consistency = Literal["exact", "late", "torn"]
 
 _TRIES = 3
-#: A manifest is written whole when its difference is more than this part of the tree, and more than so many paths.
+#: A manifest is stored whole when it differs from its base in more than this part of the tree, and in more than this
+#: number of paths.
 _DELTA_PART, _DELTA_PATHS = 0.2, 200
 
 
 class TreeMoved(Transient):
-    """The tree changed at every attempt to read it. Try again when nothing writes."""
+    """The tree changed at every attempt to read it. A later attempt, when nothing writes, may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """A stored snapshot, with the fields of `snapshot.saved`. `skipped`: path and reason of what it does not hold.
+    """A stored snapshot, with the fields of the event `snapshot.saved`.
 
-    `consistency`: `exact` is the tree of the checkpoint; `late`, a tree after a tool call may have written; `torn`, a
-    tree where the files in `torn` were read while they changed.
+    `skipped` maps paths that the snapshot does not contain to the reasons. The values of `consistency`:
+
+    - `exact`: this is the tree of the checkpoint.
+    - `late`: a tool call may have written after the checkpoint and before the tree was read.
+    - `torn`: the files in `torn` changed while they were read.
     """
 
     key: str
@@ -41,7 +45,7 @@ class Captured:
     skipped: Mapping[str, str]
     consistency: Consistency = "exact"
     torn: tuple[str, ...] = ()
-    staged: bool = True  # whether the sandbox keeps the stage until the caller says `stored`
+    staged: bool = True  # True: the sandbox keeps the stage until the caller says `stored`
 
 
 async def capture(
@@ -55,10 +59,11 @@ async def capture(
     exact: bool = False,
     fresh: bool = False,
 ) -> Captured:
-    """Save the tree of the checkpoint `at_version`. The caller tells the sandbox with `stored` once this is on record.
+    """Save the tree of the checkpoint `at_version`.
 
-    With `exact`, the stored tree existed at one moment, or TreeMoved is raised. With `fresh` or `exact` every file is
-    read. Raises TreeMoved, HostileTree, UploadTookTooLong and SandboxGone.
+    The caller calls `stored` of the sandbox once the snapshot is recorded in the log. With `exact`, the stored tree
+    existed at one moment, or TreeMoved is raised. With `fresh` or `exact`, every file is read. Raises TreeMoved,
+    HostileTree, UploadTookTooLong and SandboxGone.
     """
     rules = await read_rules(sandbox, exclude)
     known = store.trees.of(build_id, sandbox.id)
@@ -97,9 +102,11 @@ def _captured(tree: KnownTree, stage: Stage, sent: int, problem: str | None) -> 
 
 @dataclass(slots=True)
 class _Capture:
-    """One attempt. `tree`: the entries by path.
+    """One attempt to save the workspace.
 
-    `changed`: the paths that differ from the manifest that the known tree is a difference from; None without one.
+    - `tree`: the entries by path.
+    - `changed`: the paths in which the tree differs from the known manifest of format 2. None when there is no such
+      manifest, so that the new manifest is stored whole.
     """
 
     sandbox: Sandbox
@@ -114,7 +121,10 @@ class _Capture:
     sent: int = 0
 
     async def apply(self, stage: Stage, known: KnownTree | None) -> None:
-        """Apply the stage to the known tree. Asks for the whole tree when the difference alone does not tell enough."""
+        """Apply the stage to the known tree.
+
+        When the difference does not suffice, ask the sandbox for the whole tree.
+        """
         if stage.base is not None and known is not None:
             if not known.skipped and not self.store.is_doomed(known.whole):
                 listing = await off_loop(storable, stage.entries, self.store.key, self.store.limits)
@@ -136,7 +146,11 @@ class _Capture:
         return len(self.tree) <= limits.entries and total <= limits.total_bytes
 
     async def upload(self) -> None:
-        """Store the unknown contents. Reads a file twice that does not have its digest, then takes it as it is."""
+        """Store the contents that are not stored yet.
+
+        When a file's content does not have the listed digest, the file is read a second time. Then its content is taken
+        as it is.
+        """
         upload = self.store.begin_upload()
         try:
             for attempt in range(2):
@@ -163,7 +177,7 @@ class _Capture:
                 missing.discard(file.path)
                 if file.digest != self.tree[file.path].digest and last:
                     self._take(file)
-        for path in missing:  # a file of no bytes has a part too, so this one is gone
+        for path in missing:  # an empty file has a part too, so this file is gone
             self._drop(path, "it was removed before it was saved")
 
     def _take(self, file: ReadFile) -> None:
@@ -176,7 +190,7 @@ class _Capture:
         self.torn.add(path)
 
     def _unknown(self) -> set[str]:
-        """The files of the new manifest whose content is not known to be stored."""
+        """Return the files of the new manifest whose content may not be stored yet."""
         files = self.tree.values() if self.changed is None else self._entries(self.changed)
         return {
             entry.path
@@ -185,11 +199,14 @@ class _Capture:
         }
 
     def _entries(self, paths: Iterable[str]) -> list[Entry]:
-        """The entries of these paths that exist, sorted by path."""
+        """Return the existing entries with these paths, sorted by path."""
         return [self.tree[path] for path in sorted(paths) if path in self.tree]
 
     async def write(self, known: KnownTree | None) -> tuple[KnownTree, int]:
-        """Write the manifest. Returns the tree that it holds, and the bytes sent: none when it is the known one."""
+        """Write the manifest, unless the tree equals the known one.
+
+        Returns the tree in the manifest, and the bytes sent.
+        """
         if known is not None and self.changed is None and self._same(known):
             return replace(known, mark=self.at_version), 0
         changed = self.changed
@@ -231,7 +248,10 @@ def _applied(known: Mapping[str, Entry], changed: Iterable[Entry], gone: Iterabl
 
 
 def _linked(tree: Mapping[str, Entry], skipped: dict[str, str]) -> dict[str, Entry]:
-    """The entries, with the hard links as their first file was read. Drops the links of a file that is gone."""
+    """Return the entries, with each hard link like its first file was read.
+
+    Leaves out the links to a file that is gone.
+    """
     entries = dict[str, Entry]()
     for path, entry in tree.items():
         first = tree.get(entry.link) if entry.link is not None else None

@@ -1,4 +1,4 @@
-"""Writes the files of a snapshot into a folder of this machine."""
+"""Writes the files of a snapshot into a folder on this machine."""
 
 import os
 import tempfile
@@ -20,9 +20,10 @@ _SPOOL_BYTES = 64 * 1024**2
 
 
 async def checkout(store: SnapshotStore, manifest: Manifest, folder: Path) -> Mapping[str, str]:
-    """Create the snapshot's files below `folder`, which is empty. Returns path and reason of what is not there.
+    """Create the snapshot's files below the empty `folder`.
 
-    Never follows a symlink of the snapshot, and writes nothing outside of the folder.
+    Returns the paths that could not be created, with the reasons. Never follows a symlink of the snapshot, and writes
+    nothing outside the folder.
     """
     wanted = contents(store, manifest, compare((), manifest.entries))
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
@@ -44,7 +45,7 @@ async def _write(parts: AsyncIterator[bytes], spool: IO[bytes]) -> None:
 
 
 async def contents_of(store: SnapshotStore, manifest: Manifest, paths: set[str]) -> dict[str, bytes | None]:
-    """Return the contents of these small files of a snapshot, None for one that is missing or corrupt."""
+    """Return the contents of these small files of a snapshot. A missing or corrupt content is None."""
     entries = [
         entry for entry in manifest.entries if entry.path in paths and entry.digest not in manifest.pieces
     ]

@@ -1,4 +1,4 @@
-"""Computes the changes that turn a workspace into the tree of a manifest. Pure."""
+"""Computes the changes that make a workspace equal to the tree of a manifest. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +9,12 @@ from nightshift.sandboxes.port import Entry
 
 @dataclass(frozen=True, slots=True)
 class HealPlan:
-    """`missing`: only in the manifest. `different`: in both, unequal. `extra`: only in the workspace.
+    """The differences between a workspace and a manifest.
 
-    `touched`: in both with the same content, but with another mode, modification time or hard link.
+    - `missing`: entries only in the manifest.
+    - `different`: entries in both, with different content or of different kinds.
+    - `extra`: entries only in the workspace.
+    - `touched`: entries in both with the same content, but with another mode, modification time or hard link.
     """
 
     missing: tuple[Entry, ...]
@@ -25,14 +28,14 @@ class HealPlan:
 
     @property
     def wanted(self) -> tuple[Entry, ...]:
-        """The entries to make, parents before children."""
+        """The entries to create or change, parents before their children."""
         return tuple(sorted((*self.missing, *self.different, *self.touched), key=lambda entry: entry.path))
 
 
 def compare(present: Sequence[Entry], wanted: Sequence[Entry]) -> HealPlan:
-    """Compare the entries that exist with those wanted. Both are as `storable` returns them.
+    """Compare the existing entries with the wanted ones. Both must come from `storable`.
 
-    A wanted entry without a modification time, from a manifest of format 1, goes with any time.
+    A manifest of format 1 has no modification times. So an entry without one is equal to an entry with any time.
     """
     have = {entry.path: entry for entry in present}
     want = {entry.path: entry for entry in wanted}
@@ -58,14 +61,17 @@ def _touched(there: Entry, wanted: Entry) -> bool:
 
 
 def difference(there: Entry, wanted: Entry) -> str:
-    """What of a touched entry is not as wanted, for a person."""
+    """Say for a person how a touched entry differs from the wanted one."""
     if there.mode != wanted.mode:
         return f"has the mode {there.mode:o} and not {wanted.mode:o}"
     return "is no hard link" if there.link != wanted.link else "has another modification time"
 
 
 def must_go(plan: HealPlan, present: Sequence[Entry]) -> tuple[str, ...]:
-    """The paths to remove first: extra entries, and entries of the wrong kind. Leaves out those below another one."""
+    """Return the paths to remove first: extra entries, and entries of the wrong kind.
+
+    Leaves out entries that disappear anyway because a directory above them is removed.
+    """
     kinds = {entry.path: entry.kind for entry in present}
     going = {entry.path for entry in plan.extra}
     going |= {entry.path for entry in plan.different if kinds[entry.path] != entry.kind}

@@ -1,7 +1,8 @@
-"""The objects of a project that garbage collection is about to delete. Uploads reuse none of them.
+"""Records which objects of a project garbage collection is about to delete.
 
-Each state is an object of its own, `<prefix>/gc/<number>.json`, that is written once. So of two collections at the same
-time one is refused, and no reader sees half of a change.
+Such an object is doomed: no upload reuses it. Each state of this record is an object of its own,
+`<prefix>/gc/<number>.json`, that is written only once. So when two collections run at the same time, one of them is
+refused. And no reader sees half of a change.
 """
 
 import json
@@ -11,9 +12,10 @@ from nightshift.eventlog.objects.port import ObjectStore
 
 
 async def newest(objects: ObjectStore, prefix: str) -> tuple[int, Mapping[str, float]]:
-    """Return the number of the newest state, and for each doomed key the time when it was doomed, in seconds.
+    """Return the number of the newest state, and for each doomed key the time when it was doomed, in seconds since
+    1970.
 
-    The number grows with every collection that dooms or deletes. It is 0 before the first one.
+    Each collection that dooms or deletes something increases the number. The number is 0 before the first one.
     """
     keys = [found.key async for found in objects.list(f"{prefix}/gc/")]
     if not keys:
@@ -23,6 +25,6 @@ async def newest(objects: ObjectStore, prefix: str) -> tuple[int, Mapping[str, f
 
 
 async def write(objects: ObjectStore, prefix: str, number: int, doomed: Mapping[str, float]) -> bool:
-    """Write the state with this number. Returns False when another collection has written it."""
+    """Write the state with this number. Returns False when another collection has already written it."""
     body = json.dumps(dict(doomed), sort_keys=True).encode()
     return await objects.put_if_absent(f"{prefix}/gc/{number:010d}.json", body)

@@ -1,6 +1,6 @@
-"""Encodes manifests, whole or as a difference from another one, and decodes them. Pure.
+"""Encodes and decodes manifests, whole or as a difference from another manifest. Pure.
 
-A manifest may come from an attacker, so everything is checked before anything is used.
+A manifest may come from an attacker. So everything in it is checked before anything is used.
 """
 
 import json
@@ -13,25 +13,29 @@ from nightshift.sandboxes.errors import HostileTree
 from nightshift.sandboxes.port import Entry
 from nightshift.sandboxes.snapshots.manifest import Location, Manifest, TreeLimits, check, row
 
-#: Format 2 adds times, hard links, large files and skipped paths to format 1, which is still read.
+#: Format 2 adds times, hard links, large files and skipped paths to format 1. Format 1 can still be read.
 FORMAT = 2
-#: Format 3 has the differences from the manifest `base`, which is of format 2.
+#: Format 3 contains only the differences from the manifest `base`, which is of format 2.
 DELTA = 3
-#: Rows in one line of an encoded manifest: few enough to decode without holding up other threads.
+#: The rows in one line of an encoded manifest: few enough that decoding a line does not hold up other threads.
 _LINE = 500
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A manifest as it is stored: its own entries and blobs, and the key and the removed paths of its base."""
+    """A manifest in its stored form.
+
+    `own` has the entries and blobs that are stored in it. `base` is the key of the manifest that it is a difference
+    from, or None. `gone` are the paths of the base that this manifest has not.
+    """
 
     own: Manifest
     base: str | None
     gone: tuple[str, ...] = ()
 
     def onto(self, base: Manifest, limits: TreeLimits) -> Manifest:
-        """Return the whole manifest. Raises HostileTree when the result breaks a rule."""
+        """Return the whole manifest. Raises HostileTree when the whole manifest breaks a rule."""
         removed = set(self.gone)
         entries = {entry.path: entry for entry in base.entries if entry.path not in removed}
         entries.update((entry.path, entry) for entry in self.own.entries)
@@ -46,9 +50,10 @@ class Delta:
 
 
 def dump(manifest: Manifest, *, base: str | None = None, gone: Sequence[str] = ()) -> bytes:
-    """Encode as lines of canonical JSON: equal manifests have equal bytes.
+    """Encode a manifest as lines of canonical JSON, so that equal manifests have equal bytes.
 
-    With `base`, the manifest has only what differs from the manifest of that key, and `gone` the paths it has not.
+    With `base`, `manifest` has only the differences from the manifest with that key. `gone` are the paths of the base
+    that it has not.
     """
     return b"".join(_lines(manifest, base, gone))
 
@@ -85,7 +90,7 @@ def _timed_row(entry: Entry) -> list[Any]:
 def parse(data: bytes, limits: TreeLimits) -> Delta:
     """Decode and check a manifest. Raises HostileTree, which names the fault.
 
-    The entries of a difference are checked with its base, by `Delta.onto`.
+    The entries of a difference are checked later together with the base, by `Delta.onto`.
     """
     if len(data) > limits.manifest_bytes:
         raise HostileTree("the manifest is too large")

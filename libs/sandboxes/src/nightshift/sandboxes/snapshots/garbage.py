@@ -1,11 +1,11 @@
-"""Deletes what no snapshot needs any more, in two phases, beside uploads that may reuse it at any moment.
+"""Deletes objects that no snapshot needs any more, in two phases, while uploads may reuse the same objects.
 
-1. Mark: an object that nothing kept refers to is doomed. Uploads that begin from now on do not reuse it.
-2. After a wait that is longer than any upload, what is still not referred to is deleted. What an upload in between has
-   referred to is doomed no more.
+- Mark: an object to which no kept manifest refers is doomed. Uploads that begin from now on do not reuse it.
+- Delete: after a wait longer than any upload, a doomed object is deleted, unless an upload has referred to it
+  meanwhile. Then it is no longer doomed.
 
-A pack of which little is used is rewritten: its used blobs are copied to a new pack, and the old one is doomed.
-Manifests stay as they are; a reader that misses a pack finds its blobs by the indexes.
+A pack with few used blobs is rewritten: the used blobs are copied to a new pack, and the old pack is doomed. Manifests
+are not changed. A reader that finds a pack missing finds its blobs through the indexes.
 """
 
 import json
@@ -21,42 +21,47 @@ from nightshift.sandboxes.snapshots.off_loop import off_loop
 from nightshift.sandboxes.snapshots.packs import PACK_BYTES, Pack, inflate
 from nightshift.sandboxes.snapshots.store import LONGEST_UPLOAD_S, REFRESH_S, SnapshotStore
 
-#: Seconds from dooming an object to its deletion. Longer than any upload, and than an upload's list of doomed objects.
+#: Seconds between dooming an object and deleting it. This is longer than any upload, plus the time for which an upload
+#: uses its list of doomed objects.
 WAIT_S = 24 * 3600.0
 #: A pack is rewritten when less than this part of its bytes is used.
 _USED = 0.3
-#: The states of garbage collection that stay, for readers that have just listed them.
+#: How many states of garbage collection are kept for readers that have just listed them.
 _STATES = 4
 
 
 class Beaten(Exception):
-    """Another collection of the same project has written first."""
+    """Another collection of the same project wrote its state first."""
 
 
 @dataclass(slots=True)
 class Collected:
-    """What a collection did, or would do. `doomed` waits for its deletion; `kept` is all that is referred to."""
+    """What a collection did, or would do. The objects in `doomed` wait for their deletion."""
 
     deleted: list[str] = field(default_factory=list)
     doomed: list[str] = field(default_factory=list)
-    spared: list[str] = field(default_factory=list)  # doomed before, and referred to since
+    spared: list[str] = field(default_factory=list)  # doomed earlier, but something refers to them again
     rewritten: list[str] = field(default_factory=list)
     deleted_bytes: int = 0
 
 
 @dataclass(slots=True)
 class _Found:
-    """The objects of a project. `packs`: the index of each pack. `sizes`: bytes by key."""
+    """The objects of a project. `packs` has the index of each pack, and `sizes` the bytes of each object, by key."""
 
     manifests: dict[str, encoding.Delta] = field(default_factory=dict)
     packs: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
-    partial: set[str] = field(default_factory=set)  # packs without an index, from uploads that were cut
+    # Packs without an index, left by uploads that were cut short.
+    partial: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
 class Collector:
-    """Collects the garbage of one project. `keep` decides about a manifest by its key; `clock`: seconds since 1970."""
+    """Collects the garbage of one project.
+
+    `keep` returns True for the key of a manifest to keep. `clock` returns seconds since 1970.
+    """
 
     objects: ObjectStore
     key: ProjectKey
@@ -65,7 +70,10 @@ class Collector:
     clock: Callable[[], float] = time.time
 
     async def collect(self, *, dry_run: bool = False) -> Collected:
-        """Do both phases once. Raises Beaten when another collection runs, and HostileTree for a broken manifest."""
+        """Do both phases once. With `dry_run`, only report what they would do.
+
+        Raises Beaten when another collection runs, and HostileTree when a manifest is broken.
+        """
         if self.wait_s < 2 * (LONGEST_UPLOAD_S + REFRESH_S):
             raise ValueError("the wait must be longer than any upload")
         prefix = f"projects/{self.key.project_id}"
@@ -73,7 +81,8 @@ class Collector:
         found, now, done = await self._list(prefix), self.clock(), Collected()
         kept = self._kept_manifests(found)
         gone = await self._due(found, kept, before, now, done)
-        # What is deleted now stays doomed until the next collection: an upload may begin before it is gone.
+        # Objects that are deleted now stay doomed until the next collection, because an upload may begin before they
+        # are gone.
         after = {key: at for key, at in before.items() if key in found.sizes and key not in done.spared}
         used = _used(found, kept, without=set(after))
         for key in self._unused(found, kept, used):
@@ -92,7 +101,10 @@ class Collector:
         return done
 
     async def _list(self, prefix: str) -> _Found:
-        """Read manifests last: one that is written meanwhile refers to packs that were listed or are young."""
+        """List the project's objects, manifests last.
+
+        So a manifest written meanwhile refers only to packs that were listed or are young.
+        """
         found = _Found()
         async for one in self.objects.list(f"{prefix}/packs/"):
             found.sizes[one.key] = one.bytes
@@ -117,7 +129,7 @@ class Collector:
     async def _due(
         self, found: _Found, kept: set[str], before: Mapping[str, float], now: float, done: Collected
     ) -> set[str]:
-        """What was doomed long ago and is still not needed. Notes in `done` what is needed again."""
+        """Return the objects that were doomed long ago and still not needed. Notes in `done` which are needed again."""
         used = _used(found, kept, without=set(before))
         unused = set(self._unused(found, kept, used))
         gone = set()
@@ -129,7 +141,7 @@ class Collector:
         return gone
 
     def _unused(self, found: _Found, kept: set[str], used: Mapping[str, set[str]]) -> Iterable[str]:
-        """Manifests that are not kept, and packs of which no blob is used."""
+        """Yield the manifests that are not kept, and the packs without a used blob."""
         yield from (key for key in found.manifests if key not in kept)
         yield from (key for key in found.packs if not used.get(key))
 
@@ -141,7 +153,7 @@ class Collector:
         now: float,
         done: Collected,
     ) -> None:
-        """Copy the used blobs of packs that are mostly unused to new packs, and doom the old ones."""
+        """Copy the used blobs of packs with few used blobs to new packs, and doom the old packs."""
         pack, moved = Pack(), list[str]()
         store = SnapshotStore(self.objects, self.key)
         for key, index in found.packs.items():
@@ -162,7 +174,7 @@ class Collector:
         done.rewritten += moved
 
     async def _delete(self, prefix: str, number: int, gone: set[str]) -> None:
-        """Delete indexes before their packs, so that nobody learns of a pack that is going."""
+        """Delete indexes before their packs, so that nobody finds a pack that is about to disappear."""
         packs = [key for key in gone if key.endswith(".pack")]
         for key in [*(key.removesuffix(".pack") + ".index" for key in packs), *sorted(gone)]:
             await self.objects.delete(key)
@@ -172,9 +184,9 @@ class Collector:
 
 
 def _used(found: _Found, kept: Iterable[str], *, without: set[str]) -> dict[str, set[str]]:
-    """The blobs of each pack that kept manifests need it for.
+    """Return for each pack the blobs that kept manifests need from this pack.
 
-    A blob that another pack has too, which is not in `without`, is needed there alone.
+    When a pack outside `without` has the same blob too, the blob is needed only from that pack.
     """
     where: dict[str, str] = {}
     for pack, index in found.packs.items():

@@ -1,4 +1,4 @@
-"""Remembers the tree of each build's newest snapshot, so that the next one is stored as a difference."""
+"""Remembers the tree of each build's newest snapshot, so that the next snapshot can be stored as a difference."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -6,16 +6,17 @@ from dataclasses import dataclass, field
 
 from nightshift.sandboxes.port import Entry
 
-#: The most entries that are remembered over all builds, about 100 MB. A build beyond them is listed whole.
+#: The most entries to remember for all builds together, about 100 MB. The tree of a forgotten build is listed whole.
 _ENTRIES = 150_000
 
 
 @dataclass(frozen=True, slots=True)
 class KnownTree:
-    """The tree of a stored snapshot. `mark`: the version that its sandbox knows the tree by.
+    """The tree of a stored snapshot.
 
-    `whole`: the key of the manifest of format 2 that `changed` is the difference from: the paths that were added,
-    changed or removed since.
+    - `mark`: the version by which the sandbox knows this tree.
+    - `whole`: the key of a manifest of format 2, which contains a whole tree.
+    - `changed`: the paths that were added, changed or removed since that manifest.
     """
 
     sandbox_id: str
@@ -35,13 +36,13 @@ class KnownTree:
 
 
 class KnownTrees:
-    """The known trees by build, at most so many entries of those used last."""
+    """The known trees by build. The trees used last are kept, up to a number of entries."""
 
     def __init__(self) -> None:
         self._trees: OrderedDict[str, KnownTree] = OrderedDict()
 
     def of(self, build_id: str, sandbox_id: str) -> KnownTree | None:
-        """Return the tree of the build's newest snapshot when it is of this sandbox."""
+        """Return the tree of the build's newest snapshot, or None when that snapshot is not of this sandbox."""
         known = self._trees.get(build_id)
         return known if known is not None and known.sandbox_id == sandbox_id else None
 

@@ -1,4 +1,4 @@
-"""The manifest: the list of a workspace's entries, its rules and its digest. Pure."""
+"""The manifest, which is the list of a workspace's entries, with its rules and its digest. Pure."""
 
 import hashlib
 import hmac
@@ -11,14 +11,14 @@ from typing import Any
 from nightshift.sandboxes.errors import HostileTree
 from nightshift.sandboxes.port import Entry
 
-#: Entries that are hashed at once: few enough not to hold up other threads.
+#: How many entries are hashed at once: few enough that other threads are not held up.
 _ROWS = 500
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class TreeLimits:
-    """The limits of a workspace. Bytes are those of uncompressed contents."""
+    """The limits of a workspace. Bytes are counted before compression."""
 
     entries: int = 200_000
     total_bytes: int = 32 * 1024**3
@@ -30,7 +30,7 @@ class TreeLimits:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """The place of a blob: `length` compressed bytes at `offset` of the object `pack`."""
+    """Where a blob is: `length` compressed bytes, from `offset` on, in the object `pack`."""
 
     pack: str
     offset: int
@@ -39,10 +39,10 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A tree, sorted by path, with the location of each content. Digests are keyed (see ProjectKey).
+    """The entries of a tree, sorted by path, with the location of each content. All digests come from ProjectKey.
 
-    `pieces` has, by the digest of a large file, the digests of its blobs in order. `skipped`: path and reason of what
-    the workspace had and the snapshot has not.
+    - `pieces`: for the digest of each large file, the digests of its blobs in order.
+    - `skipped`: the paths of the workspace that the snapshot does not contain, with the reasons.
     """
 
     build_id: str
@@ -54,7 +54,7 @@ class Manifest:
 
     @property
     def tree_digest(self) -> str:
-        """`sha256:<hex>` over the entries alone, so that it does not depend on where the blobs are."""
+        """`sha256:<hex>` over the entries alone. So the digest does not depend on where the blobs are."""
         return tree_digest(self.entries)
 
     @property
@@ -68,14 +68,14 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class ProjectKey:
-    """Turns the SHA-256 of a content into a digest of this project, which other projects cannot compute."""
+    """Turns the SHA-256 of a content into a digest for this project. Other projects cannot compute the same digest."""
 
     project_id: str
     key: bytes
 
     @classmethod
     def derive(cls, master: bytes, project_id: str) -> "ProjectKey":
-        """Derive the project's key from the key of the installation."""
+        """Derive the key of the project from the key of the installation."""
         return cls(project_id, hmac.digest(master, b"nightshift/project/" + project_id.encode(), "sha256"))
 
     def digest(self, sha256_hex: str) -> str:
@@ -87,16 +87,19 @@ class ProjectKey:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A sandbox's listing as a snapshot keeps it, sorted by path. `skipped`: path and reason of what it leaves out."""
+    """The entries of a sandbox's listing that a snapshot contains, sorted by path.
+
+    `skipped` maps the paths that the snapshot leaves out to the reasons.
+    """
 
     entries: tuple[Entry, ...]
     skipped: Mapping[str, str]
 
 
 def storable(listed: Iterable[Entry], key: ProjectKey, limits: TreeLimits | None = None) -> Listing:
-    """Turn a sandbox's listing into manifest entries with keyed digests.
+    """Turn a sandbox's listing into entries of a manifest with keyed digests.
 
-    Skips what cannot be exported and what exceeds a limit.
+    Leaves out entries that cannot be exported or that exceed a limit.
     """
     limits, total = limits or TreeLimits(), 0
     entries: dict[str, Entry] = {}
@@ -126,7 +129,7 @@ def _kept(entry: Entry, key: ProjectKey) -> Entry:
 
 
 def _excess(entry: Entry, limits: TreeLimits) -> str | None:
-    """Why this entry alone cannot be kept, or None."""
+    """Return why this entry by itself cannot be in a snapshot, or None when it can."""
     if entry.size > limits.file_bytes:
         return f"larger than {limits.file_bytes} bytes"
     try:
@@ -137,7 +140,7 @@ def _excess(entry: Entry, limits: TreeLimits) -> str | None:
 
 
 def tree_digest(entries: Sequence[Entry]) -> str:
-    """`sha256:<hex>` over the JSON list of the rows."""
+    """Return `sha256:<hex>` over the JSON list of the entries' rows."""
     digest = hashlib.sha256(b"[")
     for start in range(0, len(entries), _ROWS):
         rows = [row(entry) for entry in entries[start : start + _ROWS]]
@@ -148,7 +151,7 @@ def tree_digest(entries: Sequence[Entry]) -> str:
 
 
 def row(entry: Entry) -> list[Any]:
-    """The entry without its times and links, as the digest of a tree and manifests show it."""
+    """Return an entry without its times and links. Manifests and the digest of a tree use this form."""
     match entry.kind:
         case "file":
             return [entry.path, "file", entry.mode, entry.size, entry.digest]
@@ -159,7 +162,7 @@ def row(entry: Entry) -> list[Any]:
 
 
 def check(entries: Sequence[Entry], limits: TreeLimits) -> None:
-    """Raises HostileTree when a path could lead out of the root, or the tree exceeds a limit."""
+    """Raise HostileTree when a path could lead out of the root, or when the tree exceeds a limit."""
     if len(entries) > limits.entries:
         raise HostileTree(f"more than {limits.entries} entries")
     total = 0

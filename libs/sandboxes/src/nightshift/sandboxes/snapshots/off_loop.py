@@ -1,4 +1,4 @@
-"""Runs work that takes long in threads of its own, so that the event loop answers meanwhile."""
+"""Runs slow work in a few separate threads, so that the event loop can answer meanwhile."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,10 +12,10 @@ _P = ParamSpec("_P")
 
 @lru_cache(1)
 def _threads() -> ThreadPoolExecutor:
-    # Two: with more of them the event loop would wait longer for the interpreter's lock.
+    # Only two: with more threads the event loop would wait longer for the interpreter's lock.
     return ThreadPoolExecutor(2, thread_name_prefix="snapshots")
 
 
 async def off_loop(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Call the function in a thread and return its result."""
+    """Call the function in one of the threads and return its result."""
     return await asyncio.get_running_loop().run_in_executor(_threads(), lambda: function(*args, **kwargs))

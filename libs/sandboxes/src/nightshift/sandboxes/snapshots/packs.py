@@ -16,24 +16,25 @@ else:
     from backports import zstd
 
 _LEVEL = 3
-#: A pack is closed at this size: large enough to make few objects, small enough to send again after an error.
+#: The size at which a pack is complete: large enough that there are few objects, small enough to send again after an
+#: error.
 PACK_BYTES = 16 * 1024**2
-#: Frames closer together than this in a pack are fetched in one range.
+#: Blobs of a pack with a smaller gap than this between them are fetched in one range.
 _GAP_BYTES = 256 * 1024
-#: The most compressed and the most uncompressed bytes of the blobs that are fetched in one range.
+#: The most bytes of the blobs that are fetched in one range: compressed and uncompressed.
 _RANGE_BYTES, _RANGE_CONTENT = 4 * 1024**2, 4 * PIECE
 
 
 @dataclass(slots=True)
 class Pack:
-    """A pack in the making. `index`: offset and length of each blob, by its digest."""
+    """A pack that is being built. `index` has the offset and the length of each blob, by its digest."""
 
     frames: list[bytes] = field(default_factory=list)
     index: dict[str, tuple[int, int]] = field(default_factory=dict)
     size: int = 0
 
     def add(self, digest: str, content: bytes | memoryview) -> None:
-        """Compress a content and append it."""
+        """Compress a content and append it to the pack."""
         self.append(digest, zstd.compress(content, _LEVEL))
 
     def append(self, digest: str, frame: bytes) -> None:
@@ -44,7 +45,9 @@ class Pack:
 
 @dataclass(frozen=True, slots=True)
 class ReadFile:
-    """A file whose content was read to its end: its keyed digest, its size, and its blobs when it has several."""
+    """A file whose content was read to its end: keyed digest, size, and the digests of its blobs when it has
+    several.
+    """
 
     path: str
     digest: str
@@ -54,7 +57,10 @@ class ReadFile:
 
 @dataclass(slots=True)
 class Packer:
-    """Digests and compresses exported blocks. `is_stored` says whether a blob needs no place in a pack."""
+    """Computes the digests of exported blocks and compresses them into packs.
+
+    `is_stored` returns True for the digest of a blob that is stored already.
+    """
 
     key: ProjectKey
     is_stored: Callable[[str], bool]
@@ -64,7 +70,10 @@ class Packer:
     _size: int = 0
 
     def add(self, block: ExportedBlock) -> tuple[list[ReadFile], dict[str, str], list[Pack]]:
-        """Returns the files that end in this block, path and reason of those that cannot be read, and full packs."""
+        """Add a block.
+
+        Returns the files that end in it, the paths that cannot be read with the reasons, and complete packs.
+        """
         files, problems, full, offset = list[ReadFile](), dict[str, str](), list[Pack](), 0
         for part in block.parts:
             content = memoryview(block.data)[offset : offset + part.bytes]
@@ -89,7 +98,7 @@ class Packer:
         return files, problems, full
 
     def take(self) -> Pack:
-        """Return the pack and begin another one."""
+        """Return the current pack and begin another one."""
         done, self.pack = self.pack, Pack()
         return done
 
@@ -107,7 +116,7 @@ class Packer:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A part of a pack to fetch at once, with the entries whose contents are in it, by location."""
+    """A part of a pack to fetch in one request, with the entries whose contents are in it, by location."""
 
     pack: str
     start: int
@@ -115,7 +124,10 @@ class Range:
     wanted: Sequence[tuple[Location, Sequence[Entry]]]
 
     def contents(self, data: bytes, key: ProjectKey) -> list[tuple[Entry, bytes | None]]:
-        """Decompress the fetched bytes. A content is None when it is not the one that the entry's digest names."""
+        """Decompress the fetched bytes into the contents of the entries.
+
+        A content is None when it does not have the digest that its entry names.
+        """
         found = list[tuple[Entry, bytes | None]]()
         for at, entries in self.wanted:
             frame = data[at.offset - self.start : at.offset - self.start + at.length]
@@ -126,7 +138,7 @@ class Range:
 
 
 def verified(frame: bytes, limit: int, digest: str, key: ProjectKey) -> bytes | None:
-    """Decompress a blob of at most `limit` bytes. Returns None unless it has this keyed digest."""
+    """Decompress a blob of at most `limit` bytes. Returns None unless the content has this keyed digest."""
     try:
         content = inflate(frame, limit)
     except HostileTree:
@@ -135,7 +147,10 @@ def verified(frame: bytes, limit: int, digest: str, key: ProjectKey) -> bytes | 
 
 
 def ranges(blobs: Mapping[str, Location], entries: Iterable[Entry]) -> tuple[list[Range], list[Entry]]:
-    """Group entries by the ranges of packs that hold their contents. Returns those without a location apart."""
+    """Group the entries by ranges of packs that contain their contents.
+
+    Returns entries without a location separately.
+    """
     by_pack: dict[str, dict[Location, list[Entry]]] = {}
     nowhere = list[Entry]()
     for entry in entries:
@@ -171,7 +186,7 @@ def compress(data: bytes) -> bytes:
 
 
 def inflate(frame: bytes, limit: int) -> bytes:
-    """Decompress at most `limit` bytes, in memory of about that size. Raises HostileTree when there are more."""
+    """Decompress at most `limit` bytes, and use about as much memory. Raises HostileTree when there are more."""
     decompressor = zstd.ZstdDecompressor()
     try:
         data = decompressor.decompress(frame, max_length=limit + 1)

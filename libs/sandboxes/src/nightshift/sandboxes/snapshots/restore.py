@@ -1,4 +1,6 @@
-"""Puts a snapshot into a sandbox: makes its workspace equal to the stored tree, and names what is not."""
+"""Puts a snapshot into a sandbox: makes the workspace equal to the stored tree, and reports every difference that is
+left.
+"""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,31 +19,32 @@ from nightshift.sandboxes.snapshots.store import SnapshotStore
 
 _log = structlog.get_logger(__name__)
 
-#: How many paths an event names, and in how many characters at most.
+#: How many paths an event may name, and in how many characters.
 _NAMED, _NAMED_BYTES = 200, 32 * 1024
-#: Seconds that one command of `rebuild` may take, and the characters of its output that are kept of a failure.
+#: Seconds that one command of `rebuild` may take, and how many characters of a failed command's output are kept.
 _REBUILD_S, _OUTPUT = 1800.0, 120
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A restored workspace, with the fields of `sandbox.restored`.
+    """A restored workspace, with the fields of the event `sandbox.restored`.
 
-    `differs`: path and reason of what is not as it was; `lost` are those of them whose content is not there.
+    `differs` maps the paths that are not as in the snapshot to the reasons. `lost` are those among them whose content
+    is missing from the store.
     """
 
     tree_digest: str
     files: int
-    healed: int  # entries written again, because the first comparison found them different
+    healed: int  # entries written again, because a first comparison found them different
     lost: tuple[str, ...]
     differs: Mapping[str, str]
 
 
 async def restore(sandbox: Sandbox, store: SnapshotStore, key: str) -> Restored:
-    """Make the workspace equal to the snapshot: write what is missing or different, remove what is extra.
+    """Make the workspace equal to the snapshot: write missing and different entries, and remove extra ones.
 
-    Compares again afterwards and repairs once more; what still differs is in `differs`. Then runs what the project
-    rebuilds after a restore. Raises NotFound and HostileTree before it changes anything.
+    Then compares again and repairs once more; `differs` names what is still different. At the end it runs the commands
+    that the project wants after a restore. Raises NotFound and HostileTree before it changes anything.
     """
     manifest = await store.load(key)
     _, refused = await _apply(sandbox, store, manifest, *await _plan(sandbox, store, manifest, fresh=True))
@@ -64,7 +67,10 @@ async def restore(sandbox: Sandbox, store: SnapshotStore, key: str) -> Restored:
 
 
 async def differences(sandbox: Sandbox, store: SnapshotStore, key: str) -> tuple[HealPlan, str]:
-    """Return what would make the workspace equal to a snapshot, and the digest of the workspace. Changes nothing."""
+    """Return the changes that would make the workspace equal to a snapshot, and the workspace's digest.
+
+    Changes nothing.
+    """
     plan, present = await _plan(sandbox, store, await store.load(key), fresh=True)
     return plan, tree_digest(present)
 
@@ -72,7 +78,7 @@ async def differences(sandbox: Sandbox, store: SnapshotStore, key: str) -> tuple
 async def _plan(
     sandbox: Sandbox, store: SnapshotStore, manifest: Manifest, *, fresh: bool = False
 ) -> tuple[HealPlan, tuple[Entry, ...]]:
-    """Returns the changes to make, and the entries that exist, without those that snapshots leave out."""
+    """Return the changes to make, and the existing entries without those that snapshots leave out."""
     rules = await read_rules(sandbox)
     listed = await sandbox.list_tree(fresh=fresh)
     present = (await off_loop(storable, listed, store.key, store.limits)).entries
@@ -81,7 +87,7 @@ async def _plan(
 
 
 def _counted(present: Sequence[Entry], wanted: Sequence[Entry], patterns: Sequence[str]) -> tuple[Entry, ...]:
-    """The entries that the snapshot has, and those that it could have had."""
+    """Return the entries that are in the snapshot or could have been in it."""
     exclude, paths = Exclude(list(patterns)), {entry.path for entry in wanted}
     counted, left_out = list[Entry](), set[str]()
     for entry in present:
@@ -103,9 +109,9 @@ async def _apply(
     *,
     links: bool = True,
 ) -> tuple[int, dict[str, str]]:
-    """Returns the number of entries written, and path and reason of those that were refused.
+    """Make the changes. Returns the number of entries written, and the refused paths with the reasons.
 
-    Without `links`, writes a hard link whose file is not there as a file of its own.
+    Without `links`, a hard link whose first file is missing is written as a file of its own.
     """
     refused: dict[str, str] = {}
     for path in must_go(plan, present):
@@ -122,7 +128,7 @@ async def _apply(
 async def contents(
     store: SnapshotStore, manifest: Manifest, plan: HealPlan, *, links: bool = True
 ) -> AsyncIterator[ExportedFile]:
-    """Yields what the plan asks for: directories, files, then what refers to them."""
+    """Yield the entries that the plan wants: directories first, then files, then the entries that refer to files."""
     touched = {entry.path for entry in plan.touched if entry.link is None or not links}
     linked = [entry for entry in plan.wanted if links and entry.link is not None]
     files = [entry for entry in plan.wanted if entry.kind == "file" and not (links and entry.link)]
@@ -148,7 +154,7 @@ async def contents(
 
 
 async def _rebuild(sandbox: Sandbox, manifest: Manifest) -> dict[str, str]:
-    """Run the rebuild commands of the project's rules file, `.nightshift/snapshot.yaml`.
+    """Run the rebuild commands from the project's rules file, `.nightshift/snapshot.yaml`.
 
     Returns an empty dict, or the path of the rules file with the reason why a command failed.
     """
@@ -170,7 +176,7 @@ async def _rebuild(sandbox: Sandbox, manifest: Manifest) -> dict[str, str]:
 
 
 def named(differs: Mapping[str, str]) -> tuple[PathProblem, ...]:
-    """The first of these paths and reasons, as many as an event can hold."""
+    """Return the first of these paths with their reasons, as many as fit into an event."""
     problems, size = list[PathProblem](), 0
     for path, text in differs.items():
         size += len(path) + len(text)

@@ -1,4 +1,4 @@
-"""Decides which snapshots of a build garbage collection keeps. Pure."""
+"""Decides which snapshots of a build garbage collection must keep. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,10 @@ from nightshift.eventlog.port import RecordedEvent
 
 @dataclass(frozen=True, slots=True)
 class RetentionRules:
-    """How many of the newest snapshots a finished build keeps beside that of its end, by account."""
+    """How many of its newest snapshots a finished build keeps, by account.
+
+    The snapshot of its end is kept in any case.
+    """
 
     keep_last: int = 10
     by_account: Mapping[str, int] = field(default_factory=dict)
@@ -22,7 +25,10 @@ class RetentionRules:
 
 @dataclass(slots=True)
 class BuildSnapshotKeys:
-    """The keys in the log of one build. `borrowed`: keys of other builds that it starts or started from."""
+    """The keys of snapshots in the log of one build.
+
+    `borrowed` are the keys of snapshots of other builds from which this build starts or started.
+    """
 
     account_id: str = ""
     project_id: str = ""
@@ -31,7 +37,10 @@ class BuildSnapshotKeys:
     borrowed: set[str] = field(default_factory=set)
 
     def kept(self, rules: RetentionRules) -> set[str]:
-        """Return the keys to keep: all of a running build; the last ones and that of the end of a finished one."""
+        """Return the keys to keep.
+
+        A running build keeps all its snapshots. A finished build keeps its last ones and the one of its end.
+        """
         keys = [key for _, key in self.saved]
         if not self.ended:
             return {*keys, *self.borrowed}
@@ -59,7 +68,10 @@ def keys_of(events: Iterable[RecordedEvent]) -> BuildSnapshotKeys:
 
 
 def keep(builds: Mapping[str, BuildSnapshotKeys], rules: RetentionRules) -> Callable[[str], bool]:
-    """Return whether the manifest with a key is kept. Keeps those of running builds, and of builds not among these."""
+    """Return a function that says for the key of a manifest whether to keep it.
+
+    It keeps the manifests of running builds, and those of builds that are not in `builds`.
+    """
     kept = set[str]().union(*(build.kept(rules) for build in builds.values()))
 
     def decide(key: str) -> bool:

@@ -14,9 +14,9 @@ from nightshift.eventlog.errors import Refused
 from nightshift.sandboxes.errors import FileRefused
 from nightshift.sandboxes.port import Sandbox
 
-#: The file of a project, relative to the workspace.
+#: The file with a project's rules, relative to the workspace.
 RULES_FILE = ".nightshift/snapshot.yaml"
-#: Directories that snapshots leave out by default: tools fill them again by themselves. Dependencies are kept.
+#: Directories that snapshots leave out by default, because tools fill them again. Directories of dependencies are kept.
 DEFAULT_EXCLUDE: tuple[str, ...] = (
     "__pycache__/",
     ".pytest_cache/",
@@ -31,14 +31,17 @@ _BYTES, _PATTERNS = 64 * 1024, 200
 
 
 class RulesRefused(Refused):
-    """The project's file cannot be used. The message says why."""
+    """The project's rules file cannot be used. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRules:
-    """`exclude`: patterns, of which the last one that matches decides; `!` in front keeps. `rebuild`: shell commands.
+    """The rules for the snapshots of a project.
 
-    `problem`: why the project's file is not used, or None.
+    - `exclude`: patterns of paths to leave out. The last pattern that matches a path decides, and one with `!` in front
+      keeps it.
+    - `rebuild`: shell commands to run after a restore.
+    - `problem`: why the project's file is not used, or None.
     """
 
     exclude: tuple[str, ...] = DEFAULT_EXCLUDE
@@ -47,7 +50,7 @@ class SnapshotRules:
 
 
 def parse_rules(text: bytes, default: Sequence[str]) -> SnapshotRules:
-    """Return the rules of a project's file on top of the defaults. Raises RulesRefused."""
+    """Return the rules in a project's file, added to the defaults. Raises RulesRefused."""
     if len(text) > _BYTES:
         raise RulesRefused(f"larger than {_BYTES} bytes")
     try:
@@ -71,7 +74,10 @@ def _strings(value: object, name: str) -> tuple[str, ...]:
 
 
 async def read_rules(sandbox: Sandbox, default: Sequence[str] = DEFAULT_EXCLUDE) -> SnapshotRules:
-    """Read the rules in a sandbox. Returns the defaults when the project has none, or none that can be used."""
+    """Read the rules in a sandbox.
+
+    Returns the defaults when the project has no rules file, or one that cannot be used.
+    """
     try:
         return parse_rules(await sandbox.read_file(RULES_FILE, limit=_BYTES + 1), default)
     except RulesRefused as error:

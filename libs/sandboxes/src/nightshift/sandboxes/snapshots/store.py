@@ -35,22 +35,27 @@ from nightshift.sandboxes.snapshots.packs import (
     verified,
 )
 
-#: Seconds for which the list of stored blobs and of doomed packs is used before it is read again.
+#: Seconds for which the lists of stored blobs and of doomed packs are used before they are read again.
 REFRESH_S = 60.0
-#: Seconds that an upload may take. Garbage collection waits longer before it deletes what an upload may have reused.
+#: Seconds that an upload may take. Garbage collection waits longer than this before it deletes what an upload may have
+#: reused.
 LONGEST_UPLOAD_S = 3600.0
-#: Indexes that are read, packs that are sent, and ranges that are fetched at once.
+#: How many indexes are read, packs are sent, and ranges are fetched at the same time.
 _READS, _SENDS, _FETCHES = 16, 2, 3
 
 
 class UploadTookTooLong(Transient):
-    """The upload took so long that garbage collection may have deleted what it reused. Nothing was written."""
+    """The upload took so long that garbage collection may have deleted blobs that it reused.
+
+    No manifest was written.
+    """
 
 
 class SnapshotStore:
-    """The snapshots of one project. Keeps in memory which blobs exist; builds of the project may share it.
+    """The snapshots of one project.
 
-    `clock` returns seconds since 1970.
+    The store remembers in memory which blobs exist, and builds of the project may share it. `clock` returns seconds
+    since 1970.
     """
 
     def __init__(
@@ -68,7 +73,7 @@ class SnapshotStore:
         self.prefix = f"projects/{key.project_id}"
         self._clock = clock
         self._known: dict[str, Location] = {}
-        self._pieces: dict[str, tuple[str, ...]] = {}  # of large files that this process stored
+        self._pieces: dict[str, tuple[str, ...]] = {}  # the blobs of large files that this process has stored
         self._indexes: set[str] = set()
         self._collections = 0  # the number of the newest garbage collection
         self._doomed: frozenset[str] = frozenset()
@@ -76,14 +81,14 @@ class SnapshotStore:
         self._refreshing = asyncio.Lock()
 
     async def refresh(self) -> None:
-        """Learn which blobs exist and which objects are about to be deleted. Reads each index once."""
+        """Find out which blobs exist and which objects are doomed. Reads each index once."""
         async with self._refreshing:
             now = self._clock()
             if self._refreshed is not None and now - self._refreshed < REFRESH_S:
                 return
             number, doomed = await newest(self.objects, self.prefix)
             if number != self._collections:
-                # Packs may be gone, and blobs copied to others: all that is known is read again.
+                # Packs may be gone and their blobs copied to others. So everything is read again.
                 self._collections, self._doomed = number, frozenset(doomed)
                 self._known, self._indexes = {}, set()
             new = [
@@ -100,7 +105,7 @@ class SnapshotStore:
     async def _index(self, key: str) -> bytes:
         try:
             return await self.objects.get(key)
-        except NotFound:  # deleted since it was listed
+        except NotFound:  # the index was deleted after it was listed
             return b"{}"
 
     def _learn(self, key: str, body: bytes) -> None:
@@ -114,24 +119,24 @@ class SnapshotStore:
         return key in self._doomed
 
     def knows(self, digest: str) -> bool:
-        """Whether this content is stored, as one blob or as the pieces of a large file."""
+        """Return whether this content is stored, as one blob or as the pieces of a large file."""
         return digest in self._known or (
             digest in self._pieces and all(piece in self._known for piece in self._pieces[digest])
         )
 
     def learn_pieces(self, digest: str, pieces: Sequence[str]) -> None:
-        """Remember the blobs of a large file. They are stored already."""
+        """Remember the blobs of a large file, which must be stored already."""
         self._pieces[digest] = tuple(pieces)
 
     def begin_upload(self) -> "Upload":
         return Upload(self, Packer(self.key, lambda digest: digest in self._known), self._clock())
 
     async def put_pack(self, pack: Pack) -> int:
-        """Store a pack and its index. Returns the bytes sent."""
-        # A random name: a pack of the same content may be about to be deleted.
+        """Store a pack and its index. Returns the number of bytes sent."""
+        # The name is random, because another pack with the same content may be about to be deleted.
         key = f"{self.prefix}/packs/{uuid4().hex}"
         body = await off_loop(b"".join, pack.frames)
-        pack.frames.clear()  # large: only one copy of the bytes is held while they are sent
+        pack.frames.clear()  # so that memory contains only one copy of the bytes while they are sent
         index = await off_loop(json.dumps, pack.index)
         await self.objects.put(f"{key}.pack", body)
         await self.objects.put(f"{key}.index", index.encode())
@@ -139,7 +144,7 @@ class SnapshotStore:
         return len(body) + len(index)
 
     def located(self, entries: Iterable[Entry]) -> tuple[dict[str, Location], dict[str, tuple[str, ...]]]:
-        """Return the locations of the blobs of these files, and the blobs of the large ones. All must be stored."""
+        """Return where the blobs of these files are, and which blobs a large file has. All of them must be stored."""
         digests = {entry.digest for entry in entries if entry.digest is not None}
         pieces = {digest: self._pieces[digest] for digest in digests if digest not in self._known}
         return {one: self._known[one] for whole in digests for one in pieces.get(whole, (whole,))}, pieces
@@ -147,10 +152,10 @@ class SnapshotStore:
     async def put_manifest(
         self, manifest: Manifest, *, reason: str, base: str | None = None, gone: Sequence[str] = ()
     ) -> tuple[str, int]:
-        """Write a manifest whose blobs are stored. Returns its key and the bytes sent.
+        """Write a manifest whose blobs are stored. Returns its key and the number of bytes sent.
 
-        With `base`, the manifest has only what differs from the one of that key. The key names the content, so it
-        never holds another manifest than before.
+        With `base`, the manifest contains only the differences from the manifest with that key. A key contains a digest
+        of the content, so an object is never overwritten by another manifest.
         """
         body = await off_loop(self._encoded, manifest, base, gone)
         name = f"{manifest.at_version:010d}-{reason}-{hashlib.sha256(body).hexdigest()[:16]}"
@@ -164,7 +169,7 @@ class SnapshotStore:
         return compress(encoding.dump(manifest, base=base, gone=gone))
 
     async def load(self, key: str) -> Manifest:
-        """Read the manifest with this key, and the one that it is a difference from. Raises NotFound, HostileTree."""
+        """Read the manifest with this key, together with its base if it has one. Raises NotFound and HostileTree."""
         found = await self._parsed(key)
         if found.base is None:
             return found.own
@@ -187,9 +192,9 @@ class SnapshotStore:
     async def read(
         self, manifest: Manifest, entries: Iterable[Entry]
     ) -> AsyncIterator[tuple[Entry, bytes | None]]:
-        """Yields these files with their content, or None for a content that is missing or corrupt.
+        """Yield these files with their contents. A missing or corrupt content is None.
 
-        The order follows the packs, not the input. Fetches the next parts of packs while one is read.
+        The order is that of the packs, not that of `entries`. The next parts of packs are fetched while one is read.
         """
         left, nowhere = await off_loop(ranges, manifest.blobs, entries)
         for entry in nowhere:
@@ -217,13 +222,13 @@ class SnapshotStore:
         return await off_loop(part.contents, data, self.key)
 
     async def _look_again(self, pack: str) -> None:
-        """Forget a pack that is gone. Garbage collection may have copied what was used of it to another one."""
+        """Forget a pack that is gone. Garbage collection may have copied its used blobs to another pack."""
         self._known = {digest: at for digest, at in self._known.items() if at.pack != pack}
         self._refreshed = None
         await self.refresh()
 
     async def read_large(self, manifest: Manifest, entry: Entry) -> AsyncIterator[bytes]:
-        """Yields the pieces of a large file. Stops before one that is missing or corrupt."""
+        """Yield the pieces of a large file. Stops before a piece that is missing or corrupt."""
         for digest in manifest.pieces.get(entry.digest or "", ()):
             piece = await self._piece(manifest.blobs.get(digest), digest)
             if piece is None:
@@ -243,7 +248,7 @@ class SnapshotStore:
 
 @dataclass(slots=True)
 class Upload:
-    """Stores the contents of one snapshot. `begun`: seconds since 1970."""
+    """Stores the contents of one snapshot. `begun` is in seconds since 1970."""
 
     store: SnapshotStore
     packer: Packer
@@ -252,7 +257,10 @@ class Upload:
     _sending: set[asyncio.Task[int]] = field(default_factory=set)
 
     async def add(self, block: ExportedBlock) -> tuple[list[ReadFile], dict[str, str]]:
-        """Store what is new in this block. Returns the files that end in it, and path and reason of unreadable ones."""
+        """Store the new contents in this block.
+
+        Returns the files that end in it, and unreadable paths with the reasons.
+        """
         files, problems, full = await off_loop(self.packer.add, block)
         for file in files:
             if file.pieces:
@@ -278,10 +286,10 @@ class Upload:
         self.require_recent()
 
     def require_recent(self) -> None:
-        """Raises UploadTookTooLong when what this upload reuses may have been deleted meanwhile."""
+        """Raise UploadTookTooLong when blobs that this upload reuses may have been deleted meanwhile."""
         if self.store._clock() - self.begun > LONGEST_UPLOAD_S:
             raise UploadTookTooLong(f"the upload took more than {LONGEST_UPLOAD_S:.0f} s")
 
     async def abandon(self) -> None:
-        """Wait for what is on its way, after an error."""
+        """After an error, wait until the transfers that have begun have ended."""
         await asyncio.gather(*self._sending, return_exceptions=True)

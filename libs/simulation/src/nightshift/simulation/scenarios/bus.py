@@ -243,8 +243,9 @@ def encode(row: Row, dataref: str | None) -> Outgoing:
 
 
 async def scenario(world: World, *, fixture: Fixture | None = None) -> None:
-    """Runs the tool calls of two builds through a relay and two replicas. Checks that each ran once and has one
-    result.
+    """Runs the tool calls of two builds through a relay and two replicas.
+
+    Checks that each ran once and has one result.
     """
     fixture, store = fixture or Fixture(), Store()
     log = MemoryEventLog(store.tables, now=world.now)

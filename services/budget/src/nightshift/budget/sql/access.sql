@@ -3,6 +3,8 @@ GRANT USAGE ON SCHEMA nightshift TO nightshift_budget;
 GRANT EXECUTE ON FUNCTION
     nightshift.append_one, nightshift.append_events, nightshift.append_many,
     nightshift.read_stream, nightshift.read_stream_backwards, nightshift.read_shards, nightshift.read_open_streams,
-    nightshift.pending_by_key, nightshift.pending_due,
+    nightshift.pending_by_key, nightshift.pending_due, nightshift.pending_due_after,
+    nightshift.pending_counts, nightshift.build_counts,
+    nightshift.applied_migrations,
     nightshift.acquire_lease, nightshift.renew_lease, nightshift.release_lease, nightshift.release_leases
 TO nightshift_budget;

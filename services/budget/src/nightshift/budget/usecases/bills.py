@@ -95,8 +95,9 @@ async def read_bills(
 
 
 def settle_bills(account: Account, bills: Bills, *, expired: bool = False) -> Settled:
-    """Settle every bill in the account. Pure. `expired` says that the reservations ended because their time was
-    over.
+    """Settle every bill in the account. Pure.
+
+    `expired` says that the reservations ended because their time was over.
     """
     appended, ended = [], []
     for bill in bills.bills:

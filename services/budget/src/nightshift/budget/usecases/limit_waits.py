@@ -1,4 +1,4 @@
-"""Wakes builds that wait because no day of their account could pay their next call, once one can."""
+"""Wakes builds that wait because no day of their account could pay their next call, as soon as a day can."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from nightshift.eventlog.port import EventLog, NewEvent, build_stream
 
 _log = structlog.get_logger(__name__)
 
-#: A stream whose newest event of these kinds is another than `build.waiting` belongs to a build that does not wait.
+#: The event types that decide whether a build waits: it waits when the newest of them in its stream is `build.waiting`.
 _GOES_ON = (BuildWaiting, BuildResumed, BuildWoken, WakeRequested)
 _ATTEMPTS = 50
 
@@ -41,21 +41,24 @@ class _LimitWait:
 
 
 class LimitWaits:
-    """Finds these builds and appends `wake.requested` to each whose next call the account can pay on some day.
+    """Finds these builds, and appends `wake.requested` to each build whose next call the account can now pay on some
+    day.
 
-    The wake reserves nothing: the build requests its money, and sleeps when only a later day can pay.
+    The wake reserves no money. The build requests it, and sleeps when only a later day can pay.
     """
 
     def __init__(self, log: EventLog, ledger: Ledger) -> None:
         self._event_log = log
         self._ledger = ledger
-        self._every_build = True  # what a former process remembered is lost
+        self._every_build = True  # what an earlier process remembered is lost
         self._next_days: dict[
             str, datetime
-        ] = {}  # of accounts with such builds: a new day may have more money
+        ] = {}  # by account with such builds; a new day may have more money
 
     async def look(self) -> None:
-        """Wake the builds of every account once after a start, and of an account when its next day has begun."""
+        """Wake builds that can continue: all of them once after the start, and an account's builds when its next day
+        has begun.
+        """
         if self._every_build:
             async for build_id in self._waiting_builds():
                 await self.wake_build(build_id)
@@ -67,14 +70,14 @@ class LimitWaits:
                 await self.wake_account(account_id)
 
     async def wake_account(self, account_id: str) -> None:
-        """Wake the account's builds whose next call a day of its budget can pay now."""
+        """Wake the account's builds whose next call a day of its budget can now pay."""
         for share in await self._ledger.shares(account_id):
             await self.wake_build(share.build_id)
 
     async def wake_build(self, build_id: str) -> None:
         """Wake this build when it waits for a larger budget and a day of its account can pay its next call.
 
-        Raises Transient when other writers of its stream come first each time.
+        Raises Transient when other writers of the stream were first at every attempt.
         """
         stream_id = build_stream(build_id)
         for _ in range(_ATTEMPTS):
@@ -104,7 +107,7 @@ class LimitWaits:
                 yield item.key
 
     async def _wait(self, stream_id: str) -> _LimitWait | None:
-        """Read whether the build waits for a larger budget. Returns None when it does not."""
+        """Return the wait of a build that waits for a larger budget, or None when it does not."""
         head, raised = 0, False
         waiting: tuple[UUID, str | None] | None = None
         async for event in newest_first(self._event_log, stream_id):

@@ -15,6 +15,7 @@ from nightshift.budget.ports import Ledger, LedgerChange, LedgerSnapshot
 from nightshift.budget.usecases.account_days import AccountDays
 from nightshift.budget.usecases.bills import Bills, find_event, newest_first, read_bills, settle_bills
 from nightshift.budget.usecases.limit_waits import LimitWaits
+from nightshift.budget.usecases.side_by_side import side_by_side
 from nightshift.contracts.events.budget import WakeRequested
 from nightshift.contracts.events.build import (
     BudgetRequested,
@@ -36,6 +37,8 @@ _log = structlog.get_logger(__name__)
 #: When one of these follows the sleep, the build is awake.
 _AWAKE = (WakeRequested, BuildWoken, ModelCallStarted, BudgetRequested, CheckpointSaved)
 
+#: The most accounts whose sleepers are woken side by side.
+_PARALLEL = 4
 #: How often a wake is tried that conflicts with other writers of the build's stream.
 ATTEMPTS = 50
 
@@ -110,12 +113,12 @@ class Wakes:
         waiting: dict[str, datetime] = {}
         self._unpaid.difference_update(item.stream_id for item in items)
         accounts: dict[str, list[Sleeper]] = {}
-        for item in items:
-            sleeper = await self._sleeper(item.stream_id)
+        for sleeper in await side_by_side([self._sleeper(item.stream_id) for item in items], most=_PARALLEL):
             if sleeper is not None:
                 accounts.setdefault(sleeper.sleep.account_id, []).append(sleeper)
-        for sleepers in accounts.values():
-            for sleeper, unpaid in await self._wake_in_turn(sleepers, reason="refresh"):
+        in_turn = [self._wake_in_turn(sleepers, reason="refresh") for sleepers in accounts.values()]
+        for of_account in await side_by_side(in_turn, most=_PARALLEL):
+            for sleeper, unpaid in of_account:
                 deadline = await self._deadline(sleeper)
                 if deadline is not None and deadline <= now:
                     await self._append_wake(sleeper, "refresh", sleeper.slept.event_id)

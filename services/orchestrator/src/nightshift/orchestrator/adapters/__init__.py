@@ -1,1 +1,1 @@
-"""Implementations of the ports, one file per vendor."""
+"""Implementations of the ports, with one file for each vendor."""

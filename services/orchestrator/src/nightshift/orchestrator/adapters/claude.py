@@ -1,7 +1,8 @@
-"""Calls Claude through Anthropic's SDK, which only this file imports. The SDK does not retry: attempts are events.
+"""Calls Claude through Anthropic's SDK, which only this file imports.
 
-Sends the rendered body unchanged and reads the stream's events as plain JSON. So blocks that the SDK's types do not
-know are kept, and the SDK does not serialize a long conversation again at each turn.
+The SDK does not retry, because each attempt is an event of the log. The rendered body is sent unchanged, and the events
+of the stream are read as plain JSON. So blocks that the SDK's types do not know are kept. And the SDK does not
+serialize a long conversation again at each turn.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ from nightshift.orchestrator.adapters.rate_limits import exhausted_until, retry_
 from nightshift.orchestrator.domain.commands import Answer, CallFailed, FailureKind
 from nightshift.orchestrator.ports import CallError, UsageMeter
 
-#: By the type inside an error body, which a stream with status 200 can contain, too.
+#: The kind of failure by the type inside an error body. A stream with status 200 can contain such a body, too.
 _BY_TYPE: dict[str, FailureKind] = {
     "rate_limit_error": "rate_limited",
     "overloaded_error": "overloaded",
@@ -53,26 +54,28 @@ _BY_STATUS: dict[int, FailureKind] = {
     529: "overloaded",
 }
 _DETAIL = 2_000
-#: An unreachable provider is in the log of the build within ten seconds.
+#: Short, so that the log of a build shows an unreachable provider within ten seconds.
 _CONNECT_S = 5.0
 #: Anthropic answers 400 `invalid_request_error` when the account has no credit, and when it has reached a spend limit
 #: that its owner has set. It answers 429 with this code, and no `retry-after`, at the spend limit of its usage tier.
 _NO_CREDIT = re.compile(r"credit balance", re.IGNORECASE)
 _USAGE_LIMIT = re.compile(r"reached your specified (workspace )?API usage limits", re.IGNORECASE)
 _SPEND_LIMIT_CODE = "enforced_spend_limit_reached"
-#: It answers 400 `invalid_request_error`, too, when the prompt, or the prompt with `max_tokens`, exceeds the context.
+#: Anthropic also answers 400 `invalid_request_error` when the prompt, or the prompt with `max_tokens`, exceeds the
+#: context.
 _TOO_LONG = re.compile(r"prompt is too long|exceeds? (the )?context (limit|window)", re.IGNORECASE)
-#: It answers 400, too, when something before a block of thinking changed: an update of Nightshift can do that.
+#: Anthropic also answers 400 when something before a block of thinking has changed. An update of Nightshift can cause
+#: that.
 _THINKING = re.compile(
     r"bound to a different conversation|invalid `?signature`? in `?thinking", re.IGNORECASE
 )
 
-#: aiohttp's errors of connecting, or of a wait for a free connection.
+#: Errors of aiohttp while it connects or waits for a free connection.
 _BEFORE_SENDING = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
 class ClaudeModel:
-    """Implements the port Model over the Messages API. Leaving the context closes its connections."""
+    """The port Model over the Messages API. Leaving the context closes the connections."""
 
     def __init__(
         self, *, api_key: str | None = None, base_url: str | None = None, silence_s: float = 120.0
@@ -84,7 +87,8 @@ class ClaudeModel:
             base_url=base_url,
             max_retries=0,
             timeout=timeout,
-            # At 50 calls side by side a call takes 0.8 ms of CPU with it and 1.4 ms with the SDK's default client.
+            # With 50 calls at the same time, a call takes 0.8 ms of CPU with this client, and 1.4 ms with the SDK's
+            # default client.
             http_client=DefaultAioHttpClient(timeout=timeout),
         )
 
@@ -99,7 +103,7 @@ class ClaudeModel:
         await self._client.close()
 
     async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
-        """Send this request body and read the streamed answer to its end. Raises CallError when there is none."""
+        """Send this request body, and read the streamed answer to its end. Raises CallError when there is no answer."""
         began = time.monotonic()
         assembly = Assembly()
         first: float | None = None
@@ -135,7 +139,7 @@ class ClaudeModel:
         )
 
     async def count(self, body: bytes) -> int:
-        """Return the tokens of the prompt in this request body. Raises CallError when there is none."""
+        """Return the number of tokens of the prompt in this request body. Raises CallError when there is no count."""
         async with _call_errors(Assembly(), UsageMeter()):
             counted = await self._client.post(
                 "/v1/messages/count_tokens",
@@ -150,7 +154,8 @@ class ClaudeModel:
 
     async def _open(self, body: bytes) -> AsyncStream[object]:
         for _ in range(2):
-            # The event loop takes in that the provider has closed a kept connection, which then is not used again.
+            # Lets the event loop notice that the provider has closed a kept connection. That connection is then not
+            # used again.
             await asyncio.sleep(0)
         return await self._client.post(
             "/v1/messages",
@@ -163,7 +168,10 @@ class ClaudeModel:
 
 
 async def _whole(stream: AsyncStream[object], assembly: Assembly) -> AsyncIterator[dict[str, Any]]:
-    """Yield each event after `assembly` has taken it. A break after the whole message is no error."""
+    """Yield each event after `assembly` has taken it.
+
+    When the stream breaks after the whole message, that is no error.
+    """
     try:
         async for event in stream:
             assembly.take(event)
@@ -175,7 +183,7 @@ async def _whole(stream: AsyncStream[object], assembly: Assembly) -> AsyncIterat
 
 @asynccontextmanager
 async def _call_errors(assembly: Assembly, meter: UsageMeter) -> AsyncIterator[None]:
-    """Turn every error of the SDK and its transport into CallError."""
+    """Turn every error of the SDK and of its transport into CallError."""
     try:
         yield
     except APIStatusError as error:
@@ -198,7 +206,7 @@ async def _call_errors(assembly: Assembly, meter: UsageMeter) -> AsyncIterator[N
 def _unsent(error: APIConnectionError) -> bool:
     """Return whether the connection failed before the whole request was sent, so that the provider bills nothing."""
     transport = error.__cause__
-    # The SDK's adapter makes one class of many of aiohttp's errors; those are behind it.
+    # The SDK's adapter turns many of aiohttp's errors into one class. The original error is the cause.
     return isinstance(transport, httpx2.TransportError) and isinstance(transport.__cause__, _BEFORE_SENDING)
 
 
@@ -225,7 +233,8 @@ def _refused(error: APIStatusError, assembly: Assembly) -> CallFailed:
         status=None if in_stream else error.status_code,
         retry_after_s=retry_after(error.response.headers),
         usage=assembly.usage,
-        # An error in place of a message is a refusal like a status: the provider did nothing that it could bill.
+        # An error in the stream instead of a message is a refusal, like a status: the provider did nothing that it
+        # could bill.
         maybe_billed=in_stream and assembly.began,
     )
 

@@ -1,4 +1,4 @@
-"""Assembles a Messages API stream: its blocks, of any type, and the usage stated so far."""
+"""Assembles the message in a stream of the Messages API: its blocks, of any type, and the usage so far."""
 
 import re
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ from nightshift.contracts import canonical
 from nightshift.contracts.errors import ContractError
 from nightshift.contracts.events.build import Usage
 
-#: Where the provider states no output: a token of English or code is three bytes or more, as a rule.
+#: Used when the provider states no output tokens. A token of English or code usually has three bytes or more.
 _BYTES_PER_TOKEN = 3
-#: The tool names and call ids that the API accepts in the history of later turns.
+#: The tool names and call ids that the API accepts when they are sent back in later turns.
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _TOOL_USE_ID = re.compile(r"[A-Za-z0-9_-]{1,255}")
 #: The most characters of a message's id, model and stop reason.
@@ -25,9 +25,9 @@ class Malformed(Exception):
 
 
 class Assembly:
-    """Assembles one message as the official SDK does, event by event.
+    """Assembles one message event by event, as the official SDK does.
 
-    Ignores unknown events and deltas, a second start, and all that follows the end. Keeps unknown blocks.
+    Ignores unknown events and deltas, a second start, and everything after the end. Keeps unknown blocks.
     """
 
     def __init__(self) -> None:
@@ -42,10 +42,11 @@ class Assembly:
         self._open: set[int] = set()
         self._json: dict[int, str] = {}
         self._bytes = 0
-        self._output_stated = False  # by the end of the message; its start states a first guess
+        # True once the end of the message has stated the output tokens; the start only states a first guess.
+        self._output_stated = False
 
     def take(self, event: Any) -> None:
-        """Add one event. Raises Malformed when it breaks the protocol."""
+        """Add one event. Raises Malformed when the event breaks the protocol."""
         try:
             self._take(event)
         except (LookupError, TypeError, AttributeError, ContractError, ValidationError) as error:
@@ -53,9 +54,9 @@ class Assembly:
 
     @property
     def usage(self) -> Usage | None:
-        """The counts stated so far. None when none was stated.
+        """The counts that were stated so far, or None when none was stated.
 
-        Until the end of the message states the output tokens, every three received bytes count as one.
+        Until the end of the message states the output tokens, every three received bytes count as one token.
         """
         if not self._usage:
             return None
@@ -67,12 +68,12 @@ class Assembly:
 
     @property
     def complete(self) -> bool:
-        """Whether the whole message is here. It may still lack its last event, which states nothing."""
+        """True when the whole message has arrived. Its last event, which states nothing, may still be missing."""
         return self.stop_reason is not None and not self._open
 
     @property
     def content(self) -> tuple[dict[str, Any], ...]:
-        """The blocks in order, with canonical key order, so that they serialize to the same bytes later."""
+        """The blocks in order. Their keys have the canonical order, so that they serialize to the same bytes later."""
         blocks = [
             {**block, "input": _input(self._json[index])} if index in self._json else block
             for index, block in enumerate(self._blocks)
@@ -81,7 +82,7 @@ class Assembly:
 
     @property
     def invalid_inputs(self) -> dict[int, str]:
-        """The texts of tool inputs that are no JSON object or only a part of one, by the index of their block."""
+        """The texts of tool inputs that are no JSON object, or only a part of one, by the index of the block."""
         return {index: text for index, text in self._json.items() if _object(text) is None}
 
     def _take(self, event: Any) -> None:
@@ -141,7 +142,7 @@ class Assembly:
                 pass
 
     def _check_calls(self) -> None:
-        """Raises Malformed when a tool call has a name or id that the API would refuse in later turns."""
+        """Raise Malformed when a tool call has a name or an id that the API would refuse in later turns."""
         for block in self._blocks:
             if block.get("type") != "tool_use":
                 continue
@@ -152,7 +153,10 @@ class Assembly:
                 raise Malformed(f"a tool call with the id {call!r:.80}, which is none")
 
     def _count(self, usage: Mapping[str, Any]) -> None:
-        """Replace stated counts by newer ones. Raises ValidationError for a bad count, and keeps the earlier ones."""
+        """Replace the stated counts by newer ones.
+
+        For an invalid count, raise ValidationError and keep the earlier ones.
+        """
         stated = {**self._usage, **_stated(usage)}
         _usage(stated)
         self._usage = stated
@@ -171,7 +175,10 @@ def _object(text: str) -> dict[str, Any] | None:
 
 
 def _input(text: str) -> Any:
-    """Parse the JSON text of a tool call's input, as the SDK does. A text that is cut off gives its complete part."""
+    """Parse the JSON text of a tool call's input, as the SDK does.
+
+    Of a text that is cut off, return the complete part.
+    """
     given = _object(text)
     if given is not None:
         return given
@@ -190,7 +197,10 @@ def _short_text(stated: Mapping[str, Any], name: str) -> str:
 
 
 def _stated(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the counts that the provider states. A null states nothing, inside `cache_creation` too."""
+    """Return the counts that the provider states.
+
+    A null states nothing, and neither does one inside `cache_creation`.
+    """
     stated = {name: value for name, value in usage.items() if value is not None}
     if isinstance(split := stated.get("cache_creation"), Mapping):
         stated["cache_creation"] = {name: value for name, value in split.items() if value is not None}

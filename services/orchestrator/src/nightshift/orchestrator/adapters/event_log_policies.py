@@ -9,21 +9,24 @@ _KEPT = 2_000
 
 
 class EventLogAccountPolicies:
-    """Implements the port AccountPolicies. Keeps the accounts read last, so that a read fetches only what is new."""
+    """The port AccountPolicies over the event log.
+
+    Keeps the policies of the accounts that were read last. So a read fetches only the events that are new.
+    """
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
         self._read: OrderedDict[str, tuple[int, AccountPolicyChanged | None]] = OrderedDict()
 
     async def newest(self, account_id: str) -> AccountPolicyChanged | None:
-        """Return the newest policy of the account. Returns None when none was ever set."""
+        """Return the newest policy of the account, or None when none was ever set."""
         version, policy = self._read.get(account_id) or (0, None)
         async for event in self._log.read_stream(account_stream(account_id), from_version=version + 1):
             version = event.version
             if isinstance(event.data, AccountPolicyChanged):
                 policy = event.data
         kept = self._read.get(account_id)
-        if kept is None or kept[0] <= version:  # a read that began later may have stored a newer one
+        if kept is None or kept[0] <= version:  # a read that began later may have stored a newer policy
             self._read[account_id] = version, policy
         self._read.move_to_end(account_id)
         if len(self._read) > _KEPT:

@@ -1,4 +1,4 @@
-"""Loads builds from the event log and appends to it. Large fields go to the object store first."""
+"""Loads builds from the event log, and appends events to it. Large fields are first stored in the object store."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from nightshift.orchestrator.usecases import attachments
 
 
 class EventLogBuildRepository:
-    """Implements the port BuildRepository."""
+    """The port BuildRepository over the event log."""
 
     def __init__(self, log: EventLog, objects: ObjectStore, *, policy: Policy, actor: str) -> None:
         self._log = log
@@ -33,7 +33,7 @@ class EventLogBuildRepository:
         self._actor = actor
 
     async def load(self, build_id: str) -> BuildState:
-        """Return the build's state. Returns INITIAL when the build does not exist. Raises CannotFold."""
+        """Return the build's state, or INITIAL when the build does not exist. Raises CannotFold."""
         return await self.catch_up(build_id, INITIAL)
 
     async def catch_up(self, build_id: str, state: BuildState) -> BuildState:
@@ -45,13 +45,13 @@ class EventLogBuildRepository:
         return state
 
     async def attachments(self, state: BuildState) -> tuple[dict[str, Any], ...]:
-        """Return the attachments of the build as content blocks, from the object store. Raises BadMessage."""
+        """Return the build's attachments, from the object store, as content blocks. Raises BadMessage."""
         return await attachments.fetch(state.request.attachments, self._objects)
 
     async def commit(self, build_id: str, state: BuildState, command: Command, now: datetime) -> BuildState:
         """Decide, append the events at the state's version, and return the state after them.
 
-        Raises VersionConflict, EventIdReused or StreamClosed when `state` is not the newest.
+        Raises VersionConflict, EventIdReused or StreamClosed when `state` is not the newest state.
         """
         events = decide(state, command, now, self._policy)
         if not events:
@@ -59,8 +59,9 @@ class EventLogBuildRepository:
         new = _new_events(causes(state, command, events), events)
         appended = await self._append(build_id, new, expected_version=state.version)
         if not appended.fresh:
-            # The same ids exist: this process appended them and lost the answer, or a slow owner did. Nothing that must
-            # happen once, such as a model call, may follow from an append that may be another process's.
+            # Events with the same ids exist. Either this process appended them and lost the answer, or another process
+            # did that believes it owns the build. So a caller must not do, after this append, anything that may happen
+            # only once, such as a model call.
             raise VersionConflict(f"build {build_id}: this step was taken before")
         for one, version, event_id in zip(new, appended.versions, appended.event_ids, strict=True):
             state = _evolved(
@@ -80,14 +81,17 @@ class EventLogBuildRepository:
         return state
 
     async def commit_at_any_version(self, build_id: str, command: Command, now: datetime) -> None:
-        """Append a decision that is the same in every state. Raises StreamClosed when the build has ended."""
+        """Append a decision that does not depend on the state. Raises StreamClosed when the build has ended."""
         events = decide(INITIAL, command, now, self._policy)
         await self._append(
             build_id, _new_events(causes(INITIAL, command, events), events), expected_version=None
         )
 
     async def has_recorded(self, build_id: str, command: RequestCommand) -> bool:
-        """Return whether the log has this command's decision, made again from the state before it."""
+        """Return whether the log contains the decision of this command.
+
+        Decides again from the state before it to compare.
+        """
         state = INITIAL
         async for event in self._log.read_stream(build_stream(build_id)):
             data = await materialize(event.data, self._objects)
@@ -97,7 +101,10 @@ class EventLogBuildRepository:
         return False
 
     async def fork_base(self, build_id: str, turn: int) -> ForkBase:
-        """Return the build at the end of a turn. Raises NotFound, and BadMessage when a fork cannot start there."""
+        """Return the build as it was at the end of a turn.
+
+        Raises NotFound when there is no such build, and BadMessage when a fork cannot start at this turn.
+        """
         state, point = INITIAL, ForkPoint(build_id, turn)
         async for event in self._log.read_stream(build_stream(build_id)):
             data = await materialize(event.data, self._objects)
@@ -110,7 +117,9 @@ class EventLogBuildRepository:
     async def decision_about(
         self, build_id: str, call_id: str
     ) -> tuple[ApprovalResolved | None, ToolCallAnswered | None]:
-        """Return the approval or denial of a tool call, and its result unless the sandbox-gateway gave that."""
+        """Return the approval or denial of a tool call, and the call's result unless the sandbox-gateway gave that
+        result.
+        """
         approval, result = None, None
         async for event in self._log.read_stream(build_stream(build_id)):
             if isinstance(event.data, ApprovalResolved | ToolCallAnswered) and event.data.call_id == call_id:
@@ -146,7 +155,7 @@ def _evolved(state: BuildState, event: RecordedEvent) -> BuildState:
 
 
 def _new_events(causes: Sequence[UUID], events: Sequence[Event]) -> tuple[NewEvent, ...]:
-    """Give events of one type and cause an index each, so that their ids differ."""
+    """Number the events that have the same type and cause, so that their ids differ."""
     seen: Counter[tuple[UUID, str]] = Counter()
     new: list[NewEvent] = []
     for cause, event in zip(causes, events, strict=True):

@@ -1,4 +1,4 @@
-"""A model whose SDK is loaded in the background, so that the service is ready before it."""
+"""A model whose SDK is loaded in the background, so that the service is ready earlier."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,9 +9,10 @@ from nightshift.orchestrator.ports import ClosingModel, UsageMeter
 
 
 class LazyModel:
-    """Implements the port Model. Entering starts to load the model in a thread; leaving closes it.
+    """The port Model over a model that is loaded in a thread.
 
-    Calls wait until the model is loaded. `failed` is set when `load` raises.
+    Entering the context starts the loading, and leaving the context closes the model. Calls wait until the model is
+    loaded. `failed` is set when `load` raises.
     """
 
     def __init__(self, load: Callable[[], ClosingModel]) -> None:
@@ -29,11 +30,11 @@ class LazyModel:
             await (await self._loading).close()
 
     async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
-        """Send this request body and read the streamed answer to its end. Raises CallError when there is none."""
+        """Send this request body, and read the streamed answer to its end. Raises CallError when there is no answer."""
         return await (await self._loaded_model()).answer(body, meter)
 
     async def count(self, body: bytes) -> int:
-        """Return the tokens of the prompt in this request body. Raises CallError when there is none."""
+        """Return the number of tokens of the prompt in this request body. Raises CallError when there is no count."""
         return await (await self._loaded_model()).count(body)
 
     async def _loaded_model(self) -> ClosingModel:

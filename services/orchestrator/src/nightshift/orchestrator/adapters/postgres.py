@@ -1,4 +1,4 @@
-"""The orchestrator's queries: calls of its functions in `sql/functions`."""
+"""The orchestrator's queries, which call its functions in `sql/functions`."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,15 @@ from nightshift.eventlog.database import Database
 
 
 class PostgresBuildNumbers:
-    """Implements the port BuildNumbers."""
+    """The port BuildNumbers over PostgreSQL."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def number(self, project_id: str, build_id: str) -> int:
-        """Return the number of this build in its project: 1, 2, 3… The same build gets the same number again."""
+        """Return the number of this build in its project: 1, 2, 3… Another call for the same build returns the same
+        number.
+        """
         rows = await self._database.fetch(
             "SELECT nightshift.next_build_version($1, $2)", project_id, build_id
         )
@@ -20,19 +22,19 @@ class PostgresBuildNumbers:
 
 
 class PostgresProjects:
-    """Implements the port Projects."""
+    """The port Projects over PostgreSQL."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def claim(self, project_id: str, account_id: str) -> str:
-        """Return the account of the project. A project without one belongs to `account_id` from now on."""
+        """Return the account of the project. A project without an account belongs to `account_id` from now on."""
         rows = await self._database.fetch("SELECT nightshift.claim_project($1, $2)", project_id, account_id)
         return str(rows[0][0])
 
 
 class PostgresUnownedBuilds:
-    """Implements the port UnownedBuilds."""
+    """The port UnownedBuilds over PostgreSQL."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -40,7 +42,7 @@ class PostgresUnownedBuilds:
     async def unowned(self, *, limit: int, per_account: int) -> Sequence[str]:
         """Return the ids of builds that an orchestrator should run now and that have no live lease.
 
-        Those that have started come first, then the queued ones in their fair order.
+        The builds that have started come first. The queued builds follow in their fair order.
         """
         rows = await self._database.fetch(
             "SELECT * FROM nightshift.unowned_builds($1, $2)", limit, per_account

@@ -1,6 +1,6 @@
-"""What all replicas with one key know about it: rows of the tables `provider_keys` and `provider_paces`.
+"""What all replicas that use one key know about it: rows of the tables `provider_keys` and `provider_paces`.
 
-The database's clock decides.
+All times come from the database's clock.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from nightshift.eventlog.database import Database
 from nightshift.orchestrator.ports import RefusedKey, SharedPace
 from nightshift.orchestrator.usecases.call_pace import PaceSettings
 
-#: Seconds in which nobody else tries the key, longer than a call may stay silent.
+#: Seconds in which nobody else tries the key. This is longer than a call may stay silent.
 _HOLD_S = 300.0
 _READ = """
 SELECT kind, status, detail, refused_at, nullif(split_part(key_id, '/', 2), '') FROM nightshift.provider_keys
@@ -22,12 +22,12 @@ FROM nightshift.provider_paces WHERE key_id = $1"""
 
 
 def key_id_of(key: str, base_url: str | None) -> str:
-    """Return twelve hex digits that name a key at one provider."""
+    """Return twelve hexadecimal digits that identify a key at one provider."""
     return sha256(f"{base_url or ''}\n{key}".encode()).hexdigest()[:12]
 
 
 class PostgresProviderKey:
-    """Implements the port ProviderKey. The first probe follows a refusal after `first_probe_s` seconds."""
+    """The port ProviderKey over PostgreSQL. After a refusal the first probe may start `first_probe_s` seconds later."""
 
     def __init__(
         self,
@@ -45,11 +45,11 @@ class PostgresProviderKey:
         self._settings = pace or PaceSettings()
 
     async def refused(self) -> Sequence[RefusedKey]:
-        """Return for what the provider refuses the key, and why. Returns none while it does not."""
+        """Return for which models the provider refuses the key, and why. Returns nothing while the key is accepted."""
         return [RefusedKey(*row) for row in await self._database.fetch(_READ, self.key_id)]
 
     async def refuse(self, refused: RefusedKey) -> bool:
-        """Note that the provider refuses the key. Returns True for the first note of the incident only."""
+        """Record that the provider refuses the key. Returns True only for the first record of an incident."""
         first, longest = timedelta(seconds=self._first_s), timedelta(seconds=self._longest_s)
         return await self._ask(
             "SELECT nightshift.refuse_provider_key($1, $2, $3, $4, $5, $6)",
@@ -58,16 +58,16 @@ class PostgresProviderKey:
         )
 
     async def take_probe(self, model: str | None = None) -> bool:
-        """Return True to one caller over all replicas when it is time to try the refused key again."""
+        """Return True to one caller of all replicas when it is time to try the refused key again."""
         hold = timedelta(seconds=_HOLD_S)
         return await self._ask("SELECT nightshift.take_provider_probe($1, $2)", self._row(model), hold)
 
     async def return_probe(self, model: str | None = None) -> None:
-        """Return a probe that was not made, so that another one may be made at once."""
+        """Give back a probe that was not made, so that another one may be made at once."""
         await self._ask("SELECT nightshift.return_provider_probe($1)", self._row(model))
 
     async def accepted(self, model: str | None = None) -> bool:
-        """Note that the provider accepts the key. Returns True for the note that ends the incident only."""
+        """Record that the provider accepts the key. Returns True only for the record that ends the incident."""
         return await self._ask("SELECT nightshift.accept_provider_key($1)", self._row(model))
 
     async def pace(self) -> SharedPace:
@@ -76,7 +76,7 @@ class PostgresProviderKey:
         return SharedPace(*rows[0]) if rows else SharedPace()
 
     async def slow_down(self, started_at: datetime, pause_s: float, *, spaced: bool) -> SharedPace:
-        """Start no call for `pause_s` seconds. With `spaced`, start later calls at twice the interval, too."""
+        """Start no call for `pause_s` seconds. With `spaced`, also double the interval between later calls."""
         await self._ask(
             "SELECT nightshift.slow_provider_calls($1, $2, $3, $4, $5, $6, $7)",
             self.key_id,
@@ -90,13 +90,13 @@ class PostgresProviderKey:
         return await self.pace()
 
     async def quicken(self) -> SharedPace:
-        """Shorten the interval by a fifth, because a call was answered."""
+        """Make the interval between calls shorter by a fifth, because a call was answered."""
         shortest = self._settings.shortest_interval_s
         await self._ask("SELECT nightshift.quicken_provider_calls($1, $2)", self.key_id, shortest)
         return await self.pace()
 
     async def take_turn(self) -> float:
-        """Return 0.0 when a call may start now; the caller must then start it. Else return the seconds to wait."""
+        """Return 0.0 when a call may start now. The caller must then start it. Else return the seconds to wait."""
         rows = await self._database.fetch("SELECT nightshift.take_provider_turn($1)", self.key_id)
         return float(rows[0][0])
 

@@ -1,4 +1,4 @@
-"""Reads from the provider's headers how long to wait: `retry-after`, and the resets of rate limits that are used up."""
+"""Reads from the provider's headers how long to wait: `retry-after`, and the reset times of exhausted rate limits."""
 
 import math
 import re
@@ -11,7 +11,10 @@ _LIMITS = ("requests", "tokens", "input-tokens", "output-tokens")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return seconds, read from milliseconds, seconds or a date. Returns None for anything else and for infinity."""
+    """Return the seconds to wait. Returns None when the header is missing, unreadable or infinite.
+
+    The header may state milliseconds, seconds or a date.
+    """
     try:
         if given := headers.get("retry-after-ms"):
             seconds = float(given) / 1000
@@ -27,9 +30,9 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def exhausted_until(headers: Mapping[str, str]) -> datetime | None:
-    """Return when the last of the rate limits of which nothing remains is full again. Returns None when some remains.
+    """Return when the last of the exhausted rate limits is full again, or None when no limit is exhausted.
 
-    Source: the headers `anthropic-ratelimit-<limit>-remaining` and `-reset` (an RFC 3339 time) of the Messages API.
+    The Messages API states this in the headers `anthropic-ratelimit-<limit>-remaining` and `-reset` (an RFC 3339 time).
     """
     resets: list[datetime] = []
     for limit in _LIMITS:

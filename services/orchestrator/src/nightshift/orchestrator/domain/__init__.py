@@ -1,1 +1,1 @@
-"""The pure core: the state of a build and its decisions, as functions of its events. No IO, clock or randomness."""
+"""The pure core. It computes the state of a build and its decisions from events, without IO, clock or randomness."""

@@ -1,4 +1,4 @@
-"""What the policy of an account adds to a request that leaves it open."""
+"""Completes a request by the policy of its account."""
 
 from nightshift.contracts.events.account import AccountPolicyChanged
 from nightshift.contracts.events.requests import BuildRequested
@@ -6,7 +6,7 @@ from nightshift.contracts.models import Role
 
 
 def resolved(request: BuildRequested, account: AccountPolicyChanged | None) -> BuildRequested:
-    """Return the request with what the account's policy sets and the request does not."""
+    """Return the request, completed by what the account's policy sets and the request leaves open."""
     models: dict[Role, str] = dict(account.models or {}) if account is not None else {}
     models |= {"builder": request.model} if request.model is not None else {}
     models |= request.models or {}
@@ -25,5 +25,5 @@ def resolved(request: BuildRequested, account: AccountPolicyChanged | None) -> B
 
 
 def max_active_builds(account: AccountPolicyChanged | None) -> int | None:
-    """Return how many builds of the account may be active at once. Returns None when its policy does not say."""
+    """Return how many builds of the account may be active at once, or None when its policy does not say."""
     return None if account is None else account.max_active_builds

@@ -1,4 +1,4 @@
-"""Decides which requests are accepted. A field that this version does not support is refused, never ignored."""
+"""Decides which requests are accepted. A field that this version does not support is refused, and never ignored."""
 
 import json
 import re
@@ -20,18 +20,18 @@ from nightshift.orchestrator.domain.account_policy import resolved
 from nightshift.orchestrator.domain.model_choice import models_of
 from nightshift.orchestrator.domain.policy import Policy
 
-#: The control characters except tab, line feed and carriage return.
+#: Control characters, except tab, line feed and carriage return.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 #: A lone surrogate, which UTF-8 cannot encode.
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-#: The most bytes of an idea that is an object, as canonical JSON.
+#: The most bytes of an idea that is a JSON object, in canonical form.
 _IDEA_BYTES = 200_000
 
 
 def admit(
     request: BuildRequested, now: datetime, policy: Policy, account: AccountPolicyChanged | None = None
 ) -> None:
-    """Raises BadMessage, naming the field, for a request that cannot be built under its account's policy."""
+    """Raise BadMessage, which names the field, when a request cannot be built under its account's policy."""
     for field in request.unsupported():
         raise BadMessage(f"`{field}` is not supported by this version", field=field)
     for field, text in _texts(request):
@@ -57,9 +57,10 @@ def _approvals(policy: ApprovalPolicy, customer_tools: Collection[str]) -> None:
 
 
 def same_request(accepted: BuildAccepted, request: BuildRequested) -> bool:
-    """Return whether this is the accepted request again. What it leaves to the account's policy does not count.
+    """Return whether `request` is the accepted request again.
 
-    Nor does the limit of its cost, which a person may have changed since.
+    Fields that the request leaves to the account's policy are not compared. Neither is its cost limit, which a person
+    may have changed meanwhile.
     """
     open_fields = {"model", "models", "approvals", "egress_hosts", "cost_limit_microusd"}
     fields = set(BuildRequested.model_fields) - open_fields
@@ -81,7 +82,7 @@ def _usable(
     account: AccountPolicyChanged | None,
     now: datetime,
 ) -> None:
-    """Raises BadMessage for a model without a price and for a retired one. Says who named it."""
+    """Raise BadMessage for a model that has no price or has retired. The message says where the model was named."""
     try:
         models.check_usable(model, now.date())
         prices.price_of(model)
@@ -95,7 +96,7 @@ def _usable(
 
 
 def _fork(request: BuildRequested) -> None:
-    """The fields of a fork come together, and only then."""
+    """Require that the fields of a fork are given together, and only for a fork."""
     if (request.base_build_id is None) != (request.at is None):
         missing = "at" if request.at is None else "base_build_id"
         raise BadMessage(f"a fork needs `base_build_id` and `at`; `{missing}` is missing", field=missing)
@@ -124,7 +125,7 @@ def _texts(request: BuildRequested) -> Iterator[tuple[str, str]]:
 
 
 def _strings(field: str, value: str | dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield a text. Raises BadMessage for an object that is too large or holds half a character."""
+    """Yield the texts in a value. Raises BadMessage for an object that is too large or contains half a character."""
     if isinstance(value, str):
         yield field, value
         return

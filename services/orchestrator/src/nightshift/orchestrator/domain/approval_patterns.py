@@ -1,4 +1,4 @@
-"""Matches the patterns of approval rules with texts, paths and commands."""
+"""Matches the patterns of approval rules against texts, paths and commands."""
 
 import posixpath
 import re
@@ -7,16 +7,16 @@ from itertools import product
 
 from nightshift.contracts.tools import WORKSPACE
 
-#: Stands for a word that only the shell knows.
+#: Stands for a word that only the shell can know.
 UNKNOWN = "\ufffc"
-#: The most options of a command of which each may have a value or none.
+#: The most options of a command that may or may not have a value, and for which all cases are tried.
 _OPTIONS = 8
 
 Words = tuple[str | None, ...]
 
 
 def glob(pattern: str, text: str) -> bool:
-    """Return whether the text matches. `*` stands for any text, and ` *` at the end also for nothing."""
+    """Return whether the text matches the pattern. `*` stands for any text. ` *` at the end also matches nothing."""
     if pattern.endswith(" *") and text == pattern[:-2]:
         return True
     first, *middle = pattern.split("*")
@@ -35,15 +35,18 @@ def glob(pattern: str, text: str) -> bool:
 
 
 def path_matches(pattern: str, path: str) -> bool:
-    """Return whether the path matches as an absolute one, or from the workspace on. Symbolic links are not followed."""
+    """Return whether the path matches, either as an absolute path or relative to the workspace.
+
+    Symbolic links are not followed.
+    """
     whole = posixpath.normpath(posixpath.join(WORKSPACE, path))
     return glob(pattern, whole) or glob(pattern, posixpath.relpath(whole, WORKSPACE))
 
 
 def command_matches(pattern: str, words: Words) -> bool:
-    """Return whether the command matches, or may match: a word that is None can be anything.
+    """Return whether the command matches or may match. A word that is None may be anything.
 
-    Options between the words of a pattern do not matter: `git push *` matches `git -C app push`.
+    Options between the words of a pattern do not matter. So `git push *` matches `git -C app push`.
     """
     if not words or words[0] is None:
         return True
@@ -56,12 +59,12 @@ def command_matches(pattern: str, words: Words) -> bool:
 
 
 def is_allowed(pattern: str, words: Words) -> bool:
-    """Return whether the command matches word for word. A word that is None matches a `*` only."""
+    """Return whether the command certainly matches. A word that is None matches only a `*`."""
     return bool(words) and words[0] is not None and glob(pattern, _joined(words))
 
 
 def phrase_in(pattern: str, code: str) -> bool:
-    """Return whether the words of a pattern stand in the code of another language, one after the other."""
+    """Return whether code of another language contains the words of the pattern, one after the other."""
     phrase = " ".join(re.findall(r"[\w.-]+", pattern.partition("*")[0]))
     found = " ".join(re.findall(r"[\w.-]+", code))
     return not phrase or f" {phrase}" in f" {found}"
@@ -82,7 +85,7 @@ def _joined(words: Words) -> str:
 
 
 def _without_options(words: Words) -> Iterator[Words]:
-    """Yield the words without the options, for each choice of which options take the next word as their value."""
+    """Yield the words without the options, once for each choice of which options take the next word as their value."""
     takers = [
         place
         for place, word in enumerate(words[:-1])
@@ -92,7 +95,7 @@ def _without_options(words: Words) -> Iterator[Words]:
         and not (words[place + 1] or "x").startswith("-")
     ]
     if len(takers) > _OPTIONS:
-        yield (words[0], None)  # too many to try: anything may stand there
+        yield (words[0], None)  # there are too many options to try, so anything may follow
         return
     for choice in product((False, True), repeat=len(takers)):
         values = {place + 1 for place, takes in zip(takers, choice, strict=True) if takes}

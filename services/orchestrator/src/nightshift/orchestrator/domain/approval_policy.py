@@ -1,4 +1,7 @@
-"""Says whether a policy lets a tool call run at once, or why a person must approve it first. When in doubt it asks."""
+"""Decides whether a policy lets a tool call run at once, or says why a person must approve it.
+
+In doubt, a person must.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -14,19 +17,19 @@ from nightshift.orchestrator.domain import approval_patterns
 from nightshift.orchestrator.domain.approval_patterns import UNKNOWN
 from nightshift.orchestrator.domain.shell_commands import ShellText, Words, program, read_shell
 
-#: Tools that do nothing that a person could approve.
+#: Tools whose calls never need an approval.
 _NEVER_ASKED = frozenset({AskUser.tool, Narrate.tool})
 _NETWORK_PROGRAMS = frozenset(
     {"curl", "wget", "ssh", "scp", "sftp", "rsync", "nc", "ncat", "telnet", "ftp", "http"}
 )
-#: What separates the words of a command in which a host may stand.
+#: What separates the words of a command, any of which may be a host.
 _BETWEEN = re.compile(r"[\s\"'`;|&()<>=,\\]+")
 #: The most characters of a command in a reason.
 _SHOWN = 160
 
 
 def reason_to_ask(policy: ApprovalPolicy | None, tool: str, given: Mapping[str, Any]) -> str | None:
-    """Return why a person must approve this call. Returns None when it may run."""
+    """Return why a person must approve this call, or None when the call may run."""
     if policy is None or policy.mode == "never" or tool in _NEVER_ASKED:
         return None
     fields = _fields(tool, given)
@@ -44,7 +47,10 @@ def reason_to_ask(policy: ApprovalPolicy | None, tool: str, given: Mapping[str, 
 
 
 def _fields(tool: str, given: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the input as the tool reads it. Returns None for one that the sandbox-gateway refuses without a run."""
+    """Return the input as the tool reads it.
+
+    None for an invalid input, which the sandbox-gateway refuses without a run.
+    """
     model = TOOLS.get(tool)
     if model is None:
         return given
@@ -83,7 +89,8 @@ def _command_reasons(rule: ParsedRule, pattern: str, shell: ShellText) -> Iterat
 def _host_reasons(policy: ApprovalPolicy, command: str, shell: ShellText) -> Iterator[str]:
     named, bare = _hosts_in(command.replace("\\\n", ""))
     for pattern in policy.hosts:
-        # A word such as `app.py` may be a host, too: `*` alone does not ask about it.
+        # A word such as `app.py` looks like a host, too. So the pattern `*` applies only to hosts of URLs and after
+        # user names.
         for host in named if pattern == "*" else (*named, *bare):
             if host_matches(pattern, host):
                 yield f"the command names the host {host[:_SHOWN]}"
@@ -95,7 +102,7 @@ def _host_reasons(policy: ApprovalPolicy, command: str, shell: ShellText) -> Ite
 
 
 def _hosts_in(text: str) -> tuple[list[str], list[str]]:
-    """Return the hosts of URLs and those after a user's name, and the other words that may be hosts."""
+    """Return the hosts in URLs and after a user's name, and then the other words that may be hosts."""
     named, bare = [], []
     for word in _BETWEEN.split(text):
         _, is_url, rest = word.partition("://")
@@ -109,7 +116,7 @@ def _hosts_in(text: str) -> tuple[list[str], list[str]]:
 
 
 def host_matches(pattern: str, host: str) -> bool:
-    """Return whether the host is that of the pattern, or below the one after `*.`."""
+    """Return whether the host equals the pattern, or is below the domain of a pattern that begins with `*.`."""
     pattern, host = pattern.lower(), host.lower().rstrip(".")
     if pattern.startswith("*."):
         return host.endswith(pattern[1:])

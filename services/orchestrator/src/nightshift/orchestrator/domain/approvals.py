@@ -1,4 +1,4 @@
-"""Folds approvals, and decides which calls of an answer wait for one and what a person's answer leads to."""
+"""Folds approvals, decides which tool calls must wait for one, and what a person's decision leads to."""
 
 from datetime import datetime, timedelta
 
@@ -28,7 +28,7 @@ _ENDED = "Not run: the build ended."
 
 
 def asked_about(state: BuildState, call: ToolCallRequested, now: datetime) -> ApprovalRequested | None:
-    """Return the request for approval that this call needs before it runs. Returns None when it may run at once."""
+    """Return the request for approval that this call needs before it runs, or None when it may run at once."""
     policy = state.request.approvals
     given = {} if isinstance(call.input, BlobRef) else call.input
     reason = reason_to_ask(policy, call.tool, given)
@@ -49,7 +49,7 @@ def asked_about(state: BuildState, call: ToolCallRequested, now: datetime) -> Ap
 
 
 def requested(state: BuildState, data: ApprovalRequested) -> BuildState:
-    """Add the call as an open one, which counts towards the limit."""
+    """Add the call to the agent's open calls. It counts towards the limit of tool calls."""
     call = ToolCallRequested(
         call_id=data.call_id,
         turn=data.turn,
@@ -65,7 +65,10 @@ def requested(state: BuildState, data: ApprovalRequested) -> BuildState:
 
 
 def resolved(state: BuildState, data: ApprovalResolved) -> BuildState:
-    """Close the approval. An approved call is kept until it is requested, which a paused build does later."""
+    """Close the approval.
+
+    A call that is approved during a pause is kept until the build resumes and requests the call.
+    """
     found = open_approval(state, data.call_id)
     approved = (found.call,) if found is not None and data.approved else ()
     return replace(
@@ -81,7 +84,10 @@ def open_approval(state: BuildState, call_id: str) -> OpenApproval | None:
 
 
 def give(state: BuildState, command: GiveApproval, now: datetime) -> Events:
-    """Return a person's answer, or the denial at the deadline. Returns none when no approval of the call is open."""
+    """Return the events of a person's decision, or of the denial at the deadline.
+
+    Returns none when no approval of this call is open.
+    """
     found = open_approval(state, command.call_id)
     if found is None:
         return ()
@@ -110,14 +116,14 @@ def _not_run(approval: OpenApproval, command: GiveApproval) -> ToolCallAnswered:
 
 
 def run(call: ToolCallRequested, now: datetime) -> ToolCallRequested:
-    """Return the event that requests an approved tool call. The time limit of a customer's tool starts at `now`."""
+    """Return the request of an approved tool call. The time limit of a customer's tool begins at `now`."""
     if call.purpose != "customer":
         return call
     return call.model_copy(update={"deadline": now + timedelta(seconds=call.timeout_s)})
 
 
 def replaced_by_message(state: BuildState) -> Events:
-    """Return the denials of all open approvals, because the person sent a message instead of an answer."""
+    """Return the denials of all open approvals, because the person sent a message instead of a decision."""
     return tuple(
         event
         for one in state.approvals
@@ -129,7 +135,7 @@ def replaced_by_message(state: BuildState) -> Events:
 
 
 def closed(state: BuildState) -> Events:
-    """Return the end of the approvals and of the approved calls of a build that ends."""
+    """Return the events that close the open approvals and the approved calls of a build that ends."""
     resolved_ = [
         ApprovalResolved(call_id=one.call.call_id, approved=False, by="cancelled") for one in state.approvals
     ]

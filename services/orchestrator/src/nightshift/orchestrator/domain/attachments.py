@@ -1,6 +1,7 @@
-"""Checks the attachments of a request and turns them into content blocks of the Messages API. Pure.
+"""Checks the attachments of a request, and turns them into content blocks of the Messages API. Pure.
 
-The limits are those of the vendor's vision and PDF pages, read on 2026-11-27: 32 MB for a whole request, in base64.
+The limits are from the vendor's vision and PDF pages, as read on 2026-11-27. A whole request has at most 32 MB, and
+attachments are sent in base64.
 """
 
 import base64
@@ -13,15 +14,15 @@ from nightshift.orchestrator.domain.conversation import IMAGE_TOKENS
 
 Kind = Literal["text", "image", "document"]
 
-#: Tokens around an attachment: its media type and the words before it.
+#: Tokens of what is sent with an attachment: its media type and the words before it.
 _FRAME_TOKENS = 200
 _MB = 1_000_000
-#: The most bytes of one attachment, by its kind. A text counts fully as tokens.
+#: The most bytes of one attachment, by its kind. Each byte of a text counts as a token.
 _LARGEST: Mapping[Kind, int] = {"text": 200_000, "image": 3_900_000, "document": 15 * _MB}
 _LARGEST_SUM = 18 * _MB
 _MOST = 20
 
-#: How the bytes of a file begin, by its media type.
+#: How the content of an image file begins, by its media type.
 _IMAGES: Mapping[str, tuple[bytes, ...]] = {
     "image/png": (b"\x89PNG\r\n\x1a\n",),
     "image/jpeg": (b"\xff\xd8\xff",),
@@ -44,7 +45,7 @@ _TEXTS = frozenset(
 
 
 def kind_of(media_type: str) -> Kind | None:
-    """Return how the model gets a file of this media type. Returns None when it cannot."""
+    """Return how the model gets a file of this media type, or None when it cannot get one."""
     name = media_type.partition(";")[0].strip().lower()
     if name in _IMAGES:
         return "image"
@@ -54,7 +55,7 @@ def kind_of(media_type: str) -> Kind | None:
 
 
 def check(attachments: Sequence[Attachment]) -> None:
-    """Raises BadMessage, naming the field, for attachments that the model cannot get: by their types and sizes."""
+    """Raise BadMessage, which names the field, for attachments whose type or size the model cannot take."""
     if len(attachments) > _MOST:
         raise _bad("attachments", f"{len(attachments)} files, {_MOST} are allowed")
     for index, one in enumerate(attachments):
@@ -70,19 +71,24 @@ def check(attachments: Sequence[Attachment]) -> None:
 
 
 def tokens_bound(attachment: Attachment) -> int:
-    """Return an upper bound of the tokens of a checked attachment: one for each byte, or the most of an image."""
+    """Return an upper bound of the tokens of a checked attachment: one token for each byte, or the maximum for an
+    image.
+    """
     named = len(attachment.name.encode("utf-8", "surrogatepass")) + _FRAME_TOKENS
     return named + (IMAGE_TOKENS if kind_of(attachment.media_type) == "image" else attachment.bytes)
 
 
 def blocks(attachment: Attachment, body: bytes, *, field: str) -> tuple[dict[str, Any], ...]:
-    """Return the content blocks of a checked attachment. Raises BadMessage when its bytes are not of its media type."""
+    """Return the content blocks of a checked attachment.
+
+    Raises BadMessage when the content is not of its media type.
+    """
     media_type = attachment.media_type.partition(";")[0].strip().lower()
     kind = kind_of(media_type)
     if kind == "text":
         return (_named(attachment, f"\n\n{_text(body, field)}"),)
     begins = _IMAGES.get(media_type, (b"%PDF-",))
-    # A PDF may begin with other bytes; readers look for its mark in the first 1,024.
+    # A PDF may begin with other bytes. Programs that read PDF look for the mark in the first 1,024 bytes.
     if not (body.startswith(begins) if kind == "image" else begins[0] in body[:1024]):
         raise _bad(f"{field}.media_type", f"the file is no {media_type}")
     source = {"data": base64.b64encode(body).decode("ascii"), "media_type": media_type, "type": "base64"}

@@ -1,4 +1,6 @@
-"""Decides what follows the end of a model call: tool calls, checks, another try, a sleep, or the end of the build."""
+"""Decides what follows when a model call ends: tool calls, checks, another attempt, a sleep, or the end of the
+build.
+"""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -49,13 +51,13 @@ from nightshift.orchestrator.domain.state import BuildState, OpenCall
 Events = tuple[Event, ...]
 
 _RETRIED = frozenset({*SLOW_DOWN, "server", "connection", "stream_cut", "malformed"})
-#: Phases that the agent may set. Only the orchestrator starts the checks.
+#: The phases that the agent may set. Only the orchestrator starts the checks.
 _AGENT_PHASES = frozenset({Phase.SCAFFOLD, Phase.CODE, Phase.DEPS})
 _TIMEOUT_S = 120
-#: Seconds on top of a command's own limit, so that the gateway ends the command before the call times out.
+#: Seconds in addition to a command's own limit, so that the gateway ends the command before the call times out.
 _GRACE_S = 15
 
-#: The most characters of a refusal that the end of a build repeats.
+#: The most characters of a model's refusal in the event that ends a build.
 _DETAIL = 2_000
 
 _CONTINUE = "Your answer was cut off at its output limit. Go on, in smaller steps."
@@ -69,7 +71,7 @@ _USE_TOOLS = (
 
 
 def answered(state: BuildState, answer: Answer, policy: Policy, now: datetime) -> Events:
-    """Return the answer's event and those that follow from it. Returns none when no call is open."""
+    """Return the event of the answer and the events that follow it. Returns none when no call is open."""
     call = state.call
     if call is None:
         return ()
@@ -108,7 +110,7 @@ def _answered_another_role(
 def failed(state: BuildState, failure: CallFailed, now: datetime, policy: Policy) -> Events:
     """Return the events after a failed attempt.
 
-    The build tries again soon, sleeps when the wait is long, waits when the provider refuses its key, or ends.
+    The build tries again soon, sleeps when the wait is long, waits when the provider refuses the key, or ends.
     """
     call = state.call
     if call is None:
@@ -139,9 +141,9 @@ def failed(state: BuildState, failure: CallFailed, now: datetime, policy: Policy
 
 
 def abandoned(state: BuildState, command: AbandonCall, now: datetime, policy: Policy) -> Events:
-    """Return the events that end a call whose owner died and let it be retried without a delay.
+    """Return the events that end a call whose owner died. The call may then be made again at once.
 
-    The call costs its reserved worst case unless its usage is known.
+    It costs its reserved worst case, unless its usage is known.
     """
     if state.call is None:
         return ()
@@ -155,7 +157,7 @@ def _retried(
 ) -> Events:
     """Return the end of a call that is made again after `wait`.
 
-    After `policy.attempts` paid calls in a row without an answer, the build sleeps before each new one.
+    After `policy.attempts` calls in a row that cost money and had no answer, the build sleeps before each new call.
     """
     paid = state.counters.paid_failures + (_cost(call, failure) > 0)
     if paid >= policy.attempts:
@@ -164,7 +166,7 @@ def _retried(
     if wait <= timedelta(seconds=policy.longest_wait_s) and paid < policy.attempts:
         return (event,)
     after = evolve_all(state, (event,))
-    free = paid < policy.attempts  # an outage that costs only time ends no build
+    free = paid < policy.attempts  # an outage that costs only time does not end a build
     if state.counters.provider_sleeps >= policy.provider_sleeps and not free:
         detail = f"given up after {policy.provider_sleeps} sleeps: {_describe(failure)}"
         return (event, *fail(after, "model_error", detail))
@@ -173,7 +175,10 @@ def _retried(
 
 
 def stopped(state: BuildState, seen: Usage | None, detail: str) -> Events:
-    """Return the end of the open call, if there is one, at the cost of `seen`. None: at its worst case."""
+    """Return the end of the open call, if there is one.
+
+    The call costs the usage `seen`, or its worst case when `seen` is None.
+    """
     if state.call is None:
         return ()
     failure = CallFailed("cancelled", detail, usage=seen, maybe_billed=True)
@@ -181,14 +186,14 @@ def stopped(state: BuildState, seen: Usage | None, detail: str) -> Events:
 
 
 def checkpoint(state: BuildState) -> Events:
-    """Return the checkpoint of the last complete turn. Returns none when it is saved."""
+    """Return the checkpoint of the last complete turn. Returns none when it is saved already."""
     conversation = state.conversation
     turn = conversation.turn if conversation.answered else conversation.turn - 1
     return (CheckpointSaved(turn=turn),) if turn > conversation.checkpoint else ()
 
 
 def fail(state: BuildState, reason: FailReason, detail: str) -> Events:
-    """Return the events that end a build without success."""
+    """Return the events that end the build as failed."""
     return (
         BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.FAILED),
         BuildFailed(
@@ -198,7 +203,7 @@ def fail(state: BuildState, reason: FailReason, detail: str) -> Events:
 
 
 def _refusal(answer: Answer) -> str:
-    """Return why the model refused, as far as the provider says."""
+    """Return why the model refused, as far as the provider says it."""
     details = answer.stop_details or {}
     told = [str(details[name]) for name in ("category", "explanation") if details.get(name)]
     return ": ".join(["the model refused to go on", *told])[:_DETAIL]
@@ -207,7 +212,7 @@ def _refusal(answer: Answer) -> str:
 def _responded(
     call: OpenCall, answer: Answer, content: tuple[dict[str, Any], ...], repaired: tuple[str, ...]
 ) -> ModelCallResponded:
-    """Return the event of an answer, whose repaired blocks are `content`, with its cost."""
+    """Return the event of an answer with its cost. `content` is the answer's content after repairs."""
     return ModelCallResponded(
         turn=call.turn,
         attempt=call.attempt,
@@ -242,7 +247,10 @@ def _failed(call: OpenCall, failure: CallFailed, *, retry_at: datetime | None) -
 
 
 def _cost(call: OpenCall, failure: CallFailed) -> int:
-    """Return microdollars: of the stated usage, else the worst case, and 0 for a call that was refused."""
+    """Return the cost of a failed call in microdollars.
+
+    This is the cost of the stated usage, or else the worst case. It is 0 for a call that the provider refused.
+    """
     if failure.usage is not None:
         return prices.cost(call.model, failure.usage)
     return call.reserve_microusd if failure.maybe_billed else 0
@@ -258,7 +266,7 @@ def _act(state: BuildState, uses: list[dict[str, Any]], now: datetime) -> Events
 
 
 def _stopped(state: BuildState, reason: str, policy: Policy) -> Events:
-    """Continue an answer that paused, or that ended for a reason which this version does not know."""
+    """Let the agent continue after an answer that paused, or that ended for a reason unknown to this version."""
     if state.counters.cuts > policy.max_cuts:
         detail = f"{state.counters.cuts} answers in a row stopped before their end: the last for {reason!r}"
         return fail(state, "model_error", detail)
@@ -267,14 +275,14 @@ def _stopped(state: BuildState, reason: str, policy: Policy) -> Events:
 
 def _done(state: BuildState) -> Events:
     if state.conversation.waiting:
-        return ()  # the agent reads the messages that arrived meanwhile before the checks run
+        return ()  # the agent first reads the messages that arrived meanwhile
     if not state.tool_calls_made:
         if "no_tool_call" not in state.counters.steered:
             return (AgentSteered(reason="no_tool_call", message=_USE_TOOLS),)
         if not state.request.checks and state.request.proof != "none":
             return fail(
                 state, "unproven", _NOTHING
-            )  # only the request's own checks can prove that nothing was to do
+            )  # only the request's own checks can prove that there was nothing to do
     return (
         BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.CHECKS),
         *checks.check_calls(state),
@@ -312,14 +320,14 @@ def _timeout(tool: str, given: Any) -> int:
     if tool != Bash.tool:
         return _TIMEOUT_S
     try:
-        asked = Bash.model_validate(given).timeout_s  # read as the gateway reads it
+        asked = Bash.model_validate(given).timeout_s  # read in the same way as the gateway reads it
     except ValidationError:
         asked = None
     return _TIMEOUT_S if asked is None else asked + _GRACE_S
 
 
 def _phase_moves(state: BuildState, uses: list[dict[str, Any]]) -> tuple[BuildPhaseChanged, ...]:
-    """Return the moves to the phases that the agent names with `narrate`, without those that the table forbids."""
+    """Return the moves to phases that the agent names with `narrate`, without moves that the table forbids."""
     phase = state.phase
     moves: list[BuildPhaseChanged] = []
     for use in uses:

@@ -1,4 +1,4 @@
-"""The checks that run after the agent ends its work, and the reports about those that failed."""
+"""The checks that run after the agent has ended its work, and the reports about failed checks."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,14 @@ from nightshift.contracts.events.build import ToolCallRequested
 from nightshift.contracts.model import BlobRef
 from nightshift.orchestrator.domain.state import BuildState, ToolCall
 
-#: The agent gets this many characters from the end of a failed check's output, where test tools print their result.
+#: The agent gets this many characters from the end of a failed check's output, because test tools print their result
+#: there.
 _SHOWN = 6_000
 _DETECTED_TIMEOUT_S = 600
 _PREVIEW_TIMEOUT_S = 60
 
-#: Finds the tests of a project by its files, prints which it runs, and runs them. Exits with 1 when one fails, and with
-#: 0 when there are none. The lines that begin with `==` name each command and its exit code.
+#: A script that finds the tests of a project by its files, prints which tests it runs, and runs them. It exits with 1
+#: when one fails, and with 0 when there are none. Its lines that begin with `==` name each command and its exit code.
 DETECT = r"""
 exec 2>&1
 ran=0; failed=0
@@ -40,9 +41,9 @@ exit "$failed"
 
 
 def check_calls(state: BuildState) -> tuple[ToolCallRequested, ...]:
-    """Return the calls of one round: the request's checks, the detected tests, and the preview if a port is open.
+    """Return the tool calls of one round: the request's checks, the detected tests, and the preview if a port is open.
 
-    The tests are detected when the request has no checks, and when it demands tests.
+    Tests are detected when the request has no checks of its own, or when it demands tests.
     """
     accepted = state.request
     turn = state.conversation.turn
@@ -76,14 +77,17 @@ def check_calls(state: BuildState) -> tuple[ToolCallRequested, ...]:
 
 
 def failed(calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
-    """Return the calls of a complete round that did not succeed. Exit code 1 of grep is no error of bash, but here."""
+    """Return the calls of a complete round that did not succeed.
+
+    Exit code 1 of `grep` is no error of the tool bash, but a failed check.
+    """
     return tuple(
         call for call in calls if call.result is None or call.result.is_error or call.result.exit_code
     )
 
 
 def report(state: BuildState) -> str:
-    """Return the message to the agent about the checks that failed."""
+    """Return the message to the agent about the failed checks."""
     parts = [
         f"{name_of(state, call)} failed{_how(call)}. Its output:\n{_tail(call)}"
         for call in failed(state.tool_calls)
@@ -92,12 +96,12 @@ def report(state: BuildState) -> str:
 
 
 def summary(state: BuildState) -> str:
-    """Return one line about the checks that failed, for the end of the build."""
+    """Return one line about the failed checks, for the end of the build."""
     return "; ".join(f"{name_of(state, call)} failed{_how(call)}" for call in failed(state.tool_calls))
 
 
 def name_of(state: BuildState, call: ToolCall) -> str:
-    """Return what this check is for a person."""
+    """Return the name of this check for a person."""
     checks = state.request.checks
     if call.purpose == "preview":
         return (
@@ -121,6 +125,6 @@ def _tail(call: ToolCall) -> str:
 
 
 def output_of(call: ToolCall) -> str:
-    """Return the output of a check. Returns "" before its result."""
+    """Return the output of a check, or "" when it has no result yet."""
     output = call.result.output if call.result is not None else ""
     return "(not fetched)" if isinstance(output, BlobRef) else output

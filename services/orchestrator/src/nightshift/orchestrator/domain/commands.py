@@ -1,4 +1,4 @@
-"""The commands that `decide` takes: the steps that `next_step` returns, and what comes from outside."""
+"""The commands that `decide` takes: the steps that `next_step` returns, and commands from outside."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -47,9 +47,10 @@ FailReason = Literal[
 
 @dataclass(frozen=True, slots=True)
 class ForkBase:
-    """A build at the end of a turn, as a fork continues it. `accepted` is its request, `conversation` its plain form.
+    """A build at the end of a turn, from which a fork continues.
 
-    `snapshot_key` and `tree_digest` name its files at that moment; None when it had no sandbox yet.
+    `accepted` is its request, and `conversation` its conversation in plain form. `snapshot_key` and `tree_digest`
+    identify its files at that moment. They are None when the build had no sandbox yet.
     """
 
     accepted: BuildAccepted
@@ -64,7 +65,10 @@ class ForkBase:
 
 @dataclass(frozen=True, slots=True)
 class AcceptBuild:
-    """A request that passed `admit`, with the newest policy of its account. `base` is what a fork starts from."""
+    """Accept a request that passed `admit`.
+
+    `account` is the newest policy of its account. `base` is what a fork starts from.
+    """
 
     request: BuildRequested
     account: AccountPolicyChanged | None = None
@@ -73,7 +77,7 @@ class AcceptBuild:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Start a queued build: request the money of its first call."""
+    """Start a queued build by requesting the money for its first call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +89,9 @@ class AskBudget:
 
 @dataclass(frozen=True, slots=True)
 class StartCall:
-    """Start a model call of a role, whose worst case the grant covers.
+    """Start a model call of a role. The grant `lease_id` covers the call's worst case.
 
-    `counted_tokens` is what the provider counted for the builder's next request, if it was asked.
+    `counted_tokens` is the provider's count of the builder's next request, if the provider was asked.
     """
 
     lease_id: UUID
@@ -98,42 +102,42 @@ class StartCall:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Sleep until `wake_at`, the account's next day."""
+    """Sleep until `wake_at`, when the account's next day begins."""
 
     wake_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """Wake the build: `wake.requested` is in the log."""
+    """Wake the build, because the log contains `wake.requested`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendBack:
-    """Send the agent back to work: a check failed and tries are left, or a person sent a message."""
+    """Send the agent back to work, because a check failed and tries are left, or because a person sent a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """End the build without success."""
+    """End the build as failed."""
 
     reason: FailReason
     detail: str
-    seen: Usage | None = None  # of the call that was stopped for it, if there was one
+    seen: Usage | None = None  # the usage of the call that was stopped for this, if there was one
 
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """End the build as ready. `build_version` is its number in the project, None until it is drawn."""
+    """End the build as ready. `build_version` is its number in the project, or None until the number is drawn."""
 
     build_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A complete answer of the model, as the provider sent it. The keys of `content` are in canonical order.
+    """A complete answer of the model as the provider sent it. The keys of `content` are in canonical order.
 
-    `invalid_inputs` holds the text of tool inputs that are no JSON object, by the index of their block.
+    `invalid_inputs` contains the texts of tool inputs that are no JSON object, by the index of their block.
     """
 
     message_id: str
@@ -149,9 +153,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class CallFailed:
-    """An attempt without an answer. `usage` is what the provider stated; None when it stated nothing.
+    """An attempt without an answer.
 
-    `maybe_billed` is true when the provider may bill the call: without a usage its worst case counts then.
+    `usage` is what the provider stated, or None when it stated nothing. With `maybe_billed`, the provider may bill the
+    call. Then a call without a usage costs its worst case.
     """
 
     kind: FailureKind
@@ -166,7 +171,8 @@ class CallFailed:
 class AbandonCall:
     """End the open call, because no process waits for its answer any more.
 
-    `seen` is the usage that its owner read before it stopped. None: the owner died, and the worst case counts.
+    `seen` is the usage that the call's owner read before it stopped. None means that the owner died, and the call costs
+    its worst case.
     """
 
     seen: Usage | None = None
@@ -176,7 +182,7 @@ class AbandonCall:
 class StopOnFault:
     """End the open call after an error of the orchestrator, and sleep until a person wakes the build.
 
-    `seen` is the usage that the provider stated. None: the call counts at its worst case.
+    `seen` is the usage that the provider stated. With None the call costs its worst case.
     """
 
     detail: str
@@ -185,7 +191,7 @@ class StopOnFault:
 
 @dataclass(frozen=True, slots=True)
 class ReportStall:
-    """Report that the run of a build failed. `cause` is an id; a second report with the same cause changes nothing."""
+    """Report that the run of a build failed. A second report with the same id `cause` changes nothing."""
 
     reason: Literal["fault", "dependency"]
     detail: str
@@ -194,7 +200,10 @@ class ReportStall:
 
 @dataclass(frozen=True, slots=True)
 class ReportProvider:
-    """Report that the provider refuses a key, or accepts it again. An incident has one `cause`."""
+    """Report that the provider refuses a key, or accepts it again.
+
+    All reports of one incident have the same `cause`.
+    """
 
     fact: ProviderBlocked | ProviderRecovered
     cause: UUID
@@ -211,7 +220,10 @@ class CancelBuild:
 
 @dataclass(frozen=True, slots=True)
 class AnswerQuestion:
-    """Answer a question or an escalation. `cause` is the id of the request, and None for the agent's own default."""
+    """Answer a question or an escalation.
+
+    `cause` is the id of the request, or None for the default that the agent itself named.
+    """
 
     question_id: str
     option: str | None
@@ -225,7 +237,7 @@ class AnswerQuestion:
 
 @dataclass(frozen=True, slots=True)
 class GiveApproval:
-    """Approve or deny a tool call. `cause` is the id of the request, and None for the denial at the deadline."""
+    """Approve or deny a tool call. `cause` is the id of the request, or None for the denial at the deadline."""
 
     call_id: str
     approved: bool
@@ -236,7 +248,7 @@ class GiveApproval:
 
 @dataclass(frozen=True, slots=True)
 class GiveResult:
-    """Answer a call of a customer's tool. `cause` is the id of the request, and None at the deadline."""
+    """Give the result of a call of a customer's tool. `cause` is the id of the request, or None at the deadline."""
 
     call_id: str
     is_error: bool
@@ -254,14 +266,14 @@ class PauseBuild:
 
 @dataclass(frozen=True, slots=True)
 class ResumeBuild:
-    """Let a paused build go on. `cause` is the id of the request."""
+    """Resume a paused build. `cause` is the id of the request."""
 
     cause: UUID
 
 
 @dataclass(frozen=True, slots=True)
 class RewindBuild:
-    """Set a stopped build back to `base`, the end of one of its turns. `cause` is the id of the request."""
+    """Set a stopped build back to the end of one of its turns, `base`. `cause` is the id of the request."""
 
     base: ForkBase
     message: str | None
@@ -270,7 +282,7 @@ class RewindBuild:
 
 @dataclass(frozen=True, slots=True)
 class SetLimits:
-    """Set limits; None leaves one as it is. `cause` is the id of the request."""
+    """Set the limits that are not None. `cause` is the id of the request."""
 
     turn_limit: int | None
     tool_call_limit: int | None
@@ -280,14 +292,14 @@ class SetLimits:
 
 @dataclass(frozen=True, slots=True)
 class WaitForProvider:
-    """Begin to wait for the provider, which refuses the key. `detail` names the key and the reason."""
+    """Begin to wait for the provider, because it refuses the key. `detail` names the key and the reason."""
 
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeFromProvider:
-    """Go on after a wait for the provider."""
+    """End a wait for the provider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,14 +309,20 @@ class StartWaiting:
 
 @dataclass(frozen=True, slots=True)
 class StopCall:
-    """End the model call of a build that was paused. `seen` is the usage so far; None counts the worst case."""
+    """End the model call of a build that was paused.
+
+    `seen` is the usage so far. With None the call costs its worst case.
+    """
 
     seen: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Escalate:
-    """Ask a person how to go on. `tried` says what was done about the problem; `options` are the possible answers."""
+    """Ask a person how to continue. `tried` says what was done about the problem.
+
+    `options` are the possible answers.
+    """
 
     kind: EscalationKind
     detail: str
@@ -314,7 +332,7 @@ class Escalate:
 
 @dataclass(frozen=True, slots=True)
 class MessageAgent:
-    """Send the agent a person's message. `cause` is the id of the request."""
+    """Send a person's message to the agent. `cause` is the id of the request."""
 
     message: str
     cause: UUID
@@ -354,7 +372,7 @@ Command = (
     | RewindBuild
     | SetLimits
 )
-#: The commands that requests of people lead to. `cause` is the id of the request.
+#: The commands that come from requests of people. Their `cause` is the id of the request.
 RequestCommand = (
     AnswerQuestion
     | GiveApproval

@@ -1,7 +1,7 @@
-"""The model call that condenses a conversation: its request, and the summary that its answer becomes. Pure.
+"""The model call that condenses a conversation: its request, and the summary made of its answer. Pure.
 
-The condenser reads a transcript with long parts cut, not the conversation itself. So the transcript always fits, any
-model can write the summary, and no rule about the history applies.
+The condenser reads a transcript in which long parts are cut, instead of the conversation itself. So the transcript
+always fits, any model can write the summary, and the API's rules about a history do not matter.
 """
 
 from typing import Any
@@ -16,11 +16,12 @@ from nightshift.orchestrator.domain.prompt import opening_message
 from nightshift.orchestrator.domain.state import BuildState, PastWork, Text
 from nightshift.orchestrator.domain.transcript import shortened, transcript
 
-#: The most bytes of a transcript. Those of a model with a small context are half its tokens, so that it always fits.
+#: The most bytes of a transcript. For a model with a small context the limit is half as many bytes as the context has
+#: tokens, so that a transcript always fits.
 _TRANSCRIPT = 240_000
-#: The most bytes of a summary that no model could write.
+#: The most bytes of the list of turns that replaces a summary when no model could write one.
 _OWN_SUMMARY = 24_000
-#: The most characters of the idea, of one statement of a person, and of all of them.
+#: The most characters of the idea, of one statement of a person, and of all statements.
 _IDEA, _STATEMENT, _STATEMENTS = 20_000, 2_000, 12_000
 
 _SYSTEM = """\
@@ -74,7 +75,10 @@ def request(state: BuildState, policy: Policy) -> dict[str, Any]:
 
 
 def condensed(state: BuildState, data: ModelCallResponded, policy: Policy) -> ContextCondensed:
-    """Return the boundary after the condenser's answer. An answer without text gives the list of the turns."""
+    """Return the boundary event after the condenser's answer.
+
+    When the answer has no text, the boundary lists the turns.
+    """
     text = "\n".join(
         str(block.get("text", ""))
         for block in (() if isinstance(data.content, BlobRef) else data.content)
@@ -84,7 +88,7 @@ def condensed(state: BuildState, data: ModelCallResponded, policy: Policy) -> Co
 
 
 def listed(state: BuildState, policy: Policy) -> ContextCondensed:
-    """Return the boundary with a list of the turns, when no model can write a summary."""
+    """Return the boundary event with a list of the turns, for when no model can write a summary."""
     return _boundary(state, policy, "")
 
 
@@ -120,13 +124,13 @@ def _record(state: BuildState, policy: Policy, most: int) -> str:
 
 
 def _through(state: BuildState, policy: Policy) -> int:
-    """Return the last turn to replace: also when, since the call, nothing is too long any more."""
+    """Return the last turn to replace, even when nothing is too long any more since the call started."""
     through = context.through_turn(state, policy)
     return state.conversation.turn - 1 if through is None else through
 
 
 def _statements(state: BuildState, past: PastWork) -> tuple[str, ...]:
-    """Return the newest statements of people, and the answers to the agent's questions."""
+    """Return the newest statements of people, and their answers to the agent's questions."""
     texts = [shortened(text, _STATEMENT) for text in (*past.answers, *map(_inline, state.conversation.said))]
     kept: list[str] = []
     for text in reversed(texts):

@@ -1,8 +1,8 @@
 """Decides when the conversation is condensed and what stays of it, and folds the boundary. Pure.
 
-Between two boundaries each request begins with the bytes of the one before. A boundary is one `context.condensed`. It
-replaces the oldest turns by a summary and cuts long results of the turns that stay. Their thinking is left out,
-because the provider binds it to everything that preceded it.
+Between two boundaries each request begins with the bytes of the one before. A boundary is one event
+`context.condensed`. It replaces the oldest turns by a summary and cuts long results of the turns that stay. The
+thinking of these turns is left out, because the provider binds it to everything that came before.
 """
 
 import re
@@ -30,26 +30,27 @@ from nightshift.orchestrator.domain.state import (
     ToolResults,
 )
 
-#: A guess below this many tokens decides nothing worth a request to the provider.
+#: The provider is asked for a count only when more tokens than this are estimated.
 _WORTH_COUNTING = 4_000
-#: The turns that stay have at most this part of the limit. A boundary that frees less than half of it is not worth it.
+#: The turns that stay have at most a quarter of the limit. A boundary that frees less than half of that is not worth
+#: it.
 _KEPT_PART = 4
-#: The most characters of a result that stays, and how many of them are its beginning.
+#: The most characters that are kept of a tool's result, and how many of them are its beginning.
 _RESULT, _BEGINNING = 4_000, 2_600
-#: The most files, outputs and statements of people that are remembered across boundaries.
+#: The most files, outputs and statements of people that are kept across boundaries.
 _REMEMBERED = 200
 _THINKING = frozenset({"thinking", "redacted_thinking"})
 _WRITING = frozenset({WriteFile.tool, EditFile.tool, Document.tool})
-#: The gateway's note in a result that it has cut.
+#: The note of the gateway in a result that the gateway has cut.
 _WHOLE_IN = re.compile(r"the whole is in ([^\n]{1,500}?) \.\.\.\]")
 _CUT = "\n\n[... {left_out} characters left out when the conversation was condensed{whole} ...]\n\n"
 _NO_IMAGE = "[an image, left out when the conversation was condensed; read it again if you need it]"
 
 
 def limit(state: BuildState, policy: Policy) -> int:
-    """Return the most tokens of a request before the conversation is condensed.
+    """Return the most tokens that a request may have before the conversation is condensed.
 
-    A model that charges more for a long prompt never gets one.
+    For a model that charges more for long prompts, the limit is where the higher price begins.
     """
     accepted = state.request
     room = models.card_of(accepted.model).context - model_choice.output_limit(accepted, policy)
@@ -69,13 +70,16 @@ def is_guess(state: BuildState, policy: Policy) -> bool:
 
 
 def guess_decides(state: BuildState, policy: Policy) -> bool:
-    """Return whether only the estimated size of the next request is over the limit."""
+    """Return whether the next request is over the limit only because its size is estimated."""
     over = size(state, policy) > limit(state, policy)
     return over and not state.conversation.too_long and is_guess(state, policy)
 
 
 def with_count(state: BuildState, tokens: int) -> BuildState:
-    """Return the state with the provider's count of the next request. Only for a decision: no event holds it yet."""
+    """Return the state with the provider's count of the next request.
+
+    Only for a decision, because no event contains the count yet.
+    """
     return replace(state, conversation=replace(state.conversation, tokens=tokens, counted=tokens))
 
 
@@ -86,7 +90,7 @@ def is_over(state: BuildState, policy: Policy) -> bool:
 
 
 def has_thinking(state: BuildState) -> bool:
-    """Return whether a turn of the conversation holds thinking."""
+    """Return whether a turn of the conversation contains thinking."""
     return any(
         block.get("type") in _THINKING
         for entry in state.conversation.entries
@@ -96,17 +100,17 @@ def has_thinking(state: BuildState) -> bool:
 
 
 def through_turn(state: BuildState, policy: Policy) -> int | None:
-    """Return the last turn that a summary replaces now. Returns None when nothing would be gained."""
+    """Return the last turn that a summary would replace now, or None when a summary would gain nothing."""
     history = state.conversation
     pairs = list(_pairs(history.entries))
     if not pairs:
         return None
     most = limit(state, policy) // _KEPT_PART
     if history.too_long:
-        # The context is smaller than we think.
+        # The model's context is smaller than expected.
         most = min(most, _tokens(history.entries) // _KEPT_PART)
     if history.condensed_at == history.turn:
-        most = 0  # the boundary before this one, at the same turn, did not suffice
+        most = 0  # the last boundary, at the same turn, did not suffice
     through, kept = pairs[-1].turn, 0
     for index in range(len(pairs) - 1, -1, -1):
         pair = pairs[index]
@@ -126,7 +130,7 @@ def dropped_entries(state: BuildState, through: int) -> tuple[Entry, ...]:
 
 
 def condensed(state: BuildState, data: ContextCondensed) -> BuildState:
-    """Begin a new prefix: the opening message with the summary, then the turns that stay."""
+    """Begin a new conversation: the opening message with the summary, then the turns that stay."""
     history = state.conversation
     dropped = dropped_entries(state, data.through_turn)
     rest = history.entries[len(dropped) :]
@@ -150,7 +154,7 @@ def condensed(state: BuildState, data: ContextCondensed) -> BuildState:
 
 
 def past_work(past: PastWork, dropped: tuple[Entry, ...]) -> PastWork:
-    """Return what is remembered beside the summary after these entries: files, kept outputs, answered questions."""
+    """Return what is kept beside the summary from these entries: files, stored outputs, and answered questions."""
     files, outputs, answers = (dict.fromkeys(one) for one in (past.files, past.outputs, past.answers))
     for one, following in pairwise((*dropped, None)):
         if not isinstance(one, AssistantMessage) or isinstance(one.content, BlobRef):
@@ -175,7 +179,7 @@ def past_work(past: PastWork, dropped: tuple[Entry, ...]) -> PastWork:
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """An answer with the results of its calls, as the indexes of its entries."""
+    """An answer and the results of its tool calls, as indexes of their entries."""
 
     turn: int
     begin: int

@@ -1,7 +1,7 @@
-"""Folds events into the conversation: its entries in the model's order, and an upper bound on its tokens.
+"""Folds events into the conversation: its entries in the model's order, and an upper bound of its tokens.
 
-The bound is the count of the provider at the last answer plus one token for each later byte. A token has at least one
-byte, so the bound is never too low.
+The bound is the provider's count at the last answer, plus one token for each later byte. A token has at least one byte,
+so the bound is never too low.
 """
 
 from collections.abc import Sequence
@@ -32,22 +32,23 @@ from nightshift.orchestrator.domain.state import (
 )
 from nightshift.orchestrator.domain.writing_calls import may_write
 
-#: The result of a tool call in an answer that was cut off. Such calls do not run.
+#: The result of a tool call in an answer that was cut off. Such a call does not run.
 CUT = "Not run: your answer was cut off at its output limit. Answer in smaller steps."
 #: The stop reason of an answer that was cut off at its output limit.
 MAX_TOKENS = "max_tokens"
-#: The stop reason of an answer that the model's context had no more room for.
+#: The stop reason of an answer for which the model's context had no more room.
 NO_ROOM = "model_context_window_exceeded"
-#: An image is at most about 4,800 tokens, whatever its bytes (Anthropic's vision page).
+#: An upper bound of the tokens of an image, whatever its bytes. The real maximum is about 4,800 (Anthropic's vision
+#: page).
 IMAGE_TOKENS = 5_000
-#: Reasons of messages that people wrote.
+#: The reasons of messages that people wrote.
 _PEOPLE = frozenset({"person", "answer"})
-#: Tokens around each block of content.
+#: The tokens that frame each block of content.
 _FRAME_TOKENS = 30
 
 
 def add_message(conversation: Conversation, message: Text, reason: str) -> Conversation:
-    """Add a message to those that the next model call sends. What people say is remembered word for word."""
+    """Add a message to those that the next model call sends. What people say is also kept word for word."""
     return replace(
         conversation,
         waiting=(*conversation.waiting, message),
@@ -59,7 +60,7 @@ def add_message(conversation: Conversation, message: Text, reason: str) -> Conve
 def started(state: BuildState, data: ModelCallStarted) -> Conversation:
     """Move the waiting messages into the conversation, because the model call sends them.
 
-    A line about the remaining limits follows them when it would say something new.
+    A line about the remaining limits follows when it says something new.
     """
     conversation = state.conversation
     texts, tokens = conversation.waiting, conversation.tokens
@@ -91,7 +92,10 @@ def _is_sent(entry: Entry) -> bool:
 
 
 def is_visible(block: dict[str, Any]) -> bool:
-    """Return whether the API takes the block back. It sends texts of nothing but spaces and refuses them later."""
+    """Return whether the API accepts the block when it is sent back.
+
+    The model sometimes sends a text of only spaces, which the API refuses later.
+    """
     return block.get("type") != "text" or bool(str(block.get("text", "")).strip())
 
 
@@ -118,7 +122,7 @@ def _prompt(data: ModelCallResponded) -> int:
 
 
 def _counted(conversation: Conversation, data: ModelCallResponded) -> int | None:
-    """Return the token bound after an answer. Without a stated prompt size, the earlier bound is extended."""
+    """Return the bound of tokens after an answer. When the provider states no prompt size, the earlier bound grows."""
     prompt = _prompt(data)
     if prompt == 0:
         return _more(conversation.tokens, _blocks_bytes(data.content))
@@ -126,7 +130,10 @@ def _counted(conversation: Conversation, data: ModelCallResponded) -> int | None
 
 
 def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
-    """Add a requested tool call, unless it is known from its approval. Only the agent's calls count to the limit."""
+    """Add a requested tool call, unless its approval has added it already.
+
+    Only the agent's calls count to the limit.
+    """
     if data.purpose == "setup":
         return replace(state, workspace=replace(state.workspace, preparing=data.call_id))
     if any(call.call_id == data.call_id for call in state.tool_calls):
@@ -152,12 +159,12 @@ def _preview(data: ToolCallRequested) -> PreviewTarget | None:
     try:
         asked = OpenPort.model_validate(data.input)
     except ValidationError:
-        return None  # the gateway refuses it
+        return None  # the gateway refuses such a call
     return PreviewTarget(asked.port, asked.path)
 
 
 def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
-    """Add a result. With the last result of an answer's calls, all of them become one entry of the conversation."""
+    """Add a result. After the last result of an answer's calls, all results become one entry of the conversation."""
     calls = tuple(
         replace(call, result=data) if call.call_id == data.call_id else call for call in state.tool_calls
     )
@@ -190,7 +197,7 @@ def with_message(conversation: Conversation, text: str) -> Conversation:
 
 
 def _calls_of(entries: Sequence[Entry]) -> int:
-    """Return how many tools the newest entry calls. Some of them may not be requested yet."""
+    """Return how many tools the newest entry calls. Some of these calls may not be requested yet."""
     entry = entries[-1] if entries else None
     if not isinstance(entry, AssistantMessage) or isinstance(entry.content, BlobRef):
         return 0
@@ -198,7 +205,7 @@ def _calls_of(entries: Sequence[Entry]) -> int:
 
 
 def tokens_of(text: Text) -> int:
-    """Return an upper bound of the tokens of a text: one for each byte."""
+    """Return an upper bound of the tokens of a text: one token for each byte."""
     if isinstance(text, BlobRef):
         return text.bytes + _FRAME_TOKENS
     return len(text.encode("utf-8", "surrogatepass")) + _FRAME_TOKENS
@@ -222,7 +229,7 @@ def _blocks_bytes(blocks: Blocks) -> int:
 
 
 def blocks_tokens(blocks: Blocks | None) -> int:
-    """Return an upper bound of the tokens of content blocks that are not the model's."""
+    """Return an upper bound of the tokens of content blocks that are not the model's own."""
     if blocks is None:
         return 0
     if isinstance(blocks, BlobRef):
@@ -234,12 +241,15 @@ def _block_tokens(block: dict[str, Any]) -> int:
     match block.get("type"):
         case "image":
             return IMAGE_TOKENS
+        case "document":
+            # A document has at least as many bytes as tokens. Base64 has four characters for three bytes.
+            return len(str(block.get("source", {}).get("data", ""))) * 3 // 4
         case _:
             return tokens_of(str(block.get("text", block)))
 
 
 def observation(call: ToolCall) -> ToolResult:
-    """Return the result of a call in the form of the conversation. Raises ValueError when it has none."""
+    """Return the result of a call in the form of the conversation. Raises ValueError when the call has no result."""
     if call.result is None:
         raise ValueError(f"the call {call.call_id} has no result")
     return ToolResult(call.tool_use_id, call.result.is_error, call.result.output, call.result.blocks)

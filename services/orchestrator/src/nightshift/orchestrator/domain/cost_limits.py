@@ -1,4 +1,7 @@
-"""Decides when money stops a build for a person: at its own limit, or when no day can pay its next call."""
+"""Decides when money stops a build until a person answers.
+
+That is at the build's own limit, and when the account's daily budget cannot pay the next call on any day.
+"""
 
 from nightshift.orchestrator.domain.commands import Escalate
 from nightshift.orchestrator.domain.state import BuildState
@@ -16,7 +19,7 @@ _RESERVED_FIRST = "No call was made: each call starts only when its worst case i
 
 
 def over_build_limit(state: BuildState, reserve: int) -> Escalate | None:
-    """Return the escalation of a build whose next call could pass its own limit. Returns None when it has room."""
+    """Return the escalation when the next call could exceed the build's own limit, or None when there is room."""
     limit = state.request.cost_limit_microusd
     if limit is None or state.funds.spent + reserve <= limit:
         return None
@@ -30,7 +33,7 @@ def over_build_limit(state: BuildState, reserve: int) -> Escalate | None:
 
 
 def over_day_limit(state: BuildState, reserve: int) -> Escalate | None:
-    """Return the escalation of a build whose next call no day of its account can pay. Returns None when one can."""
+    """Return the escalation when the next call costs more than any day of the account can pay, or None."""
     most = state.funds.day_most
     if most is None or reserve <= most:
         return None
@@ -41,15 +44,15 @@ def over_day_limit(state: BuildState, reserve: int) -> Escalate | None:
 
 
 def raised(state: BuildState, *, turns: int, few: bool) -> int | None:
-    """Return the limit with room for `turns` more turns, or for as much as the limit again when not `few`.
+    """Return a higher cost limit of the build, with room for `turns` more turns. Unless `few`, it is at least doubled.
 
-    Returns None when the build has no limit, and the limit as it is while the build has room.
+    Returns None when the build has no limit, and the same limit while the build has room.
     """
     limit, spent = state.request.cost_limit_microusd, state.funds.spent
     if limit is None or all(question.kind != "cost_limit" for question in state.questions):
         return limit
     average = spent // max(state.conversation.turn, 1)
-    # The next call may cost more than the last one that was requested, because the conversation has grown.
+    # The next call may cost more than the last one, because the conversation has grown.
     room = 2 * state.funds.needs + turns * average
     return max(limit, spent) + (room if few else max(room, limit))
 

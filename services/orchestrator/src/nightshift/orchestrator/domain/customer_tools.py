@@ -1,4 +1,4 @@
-"""The tools that a request brought: checks their schemas and inputs, folds their calls and decides about results."""
+"""The tools that a request brought. Checks their schemas and inputs, folds their calls, and decides about results."""
 
 import json
 import re
@@ -22,10 +22,10 @@ Events = tuple[Event, ...]
 #: The rules of the Messages API for a tool's schema.
 _NOT_AT_THE_TOP = ("oneOf", "allOf", "anyOf")
 _PROPERTY = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
-#: The most bytes of a tool's schema, of all of them, and the most steps of one pattern on one text.
+#: The most bytes of a tool's schema and of all schemas, and the most steps in which a pattern may match one text.
 _LARGEST, _LARGEST_OF_ALL = 50_000, 200_000
 _PATTERN_STEPS = 100_000
-#: The most mistakes that a message names, and characters of each.
+#: The most mistakes that a message names, and the most characters of each.
 _NAMED, _SHOWN = 5, 300
 
 _ENDED = "Not answered: the build ended."
@@ -33,7 +33,7 @@ _NO_RESULT = "The tool did not answer within {timeout_s} s, and its call is over
 
 
 def check_tools(offered: tuple[CustomTool, ...]) -> None:
-    """Raises BadMessage, naming the field, for a tool that the Messages API would refuse or that has another's name."""
+    """Raise BadMessage, which names the field, for a tool that the Messages API would refuse or whose name is taken."""
     seen: set[str] = set(TOOLS)
     total = 0
     for number, tool in enumerate(offered):
@@ -71,7 +71,10 @@ def _wrong_schema(schema: dict[str, Any]) -> str | None:
 
 
 def _compiled(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
-    """Return the validator. Raises ValidationError or ReferencingError. It fetches nothing that a schema refers to."""
+    """Return a validator for the schema. Raises ValidationError or ReferencingError.
+
+    The validator fetches nothing that a schema refers to.
+    """
     jsonschema_rs.meta.validate({**schema, "$schema": "https://json-schema.org/draft/2020-12/schema"})
     options = jsonschema_rs.FancyRegexOptions(backtrack_limit=_PATTERN_STEPS)
     return jsonschema_rs.Draft202012Validator(schema, pattern_options=options, offline=True)
@@ -88,7 +91,7 @@ def named(state: BuildState, name: str) -> CustomTool | None:
 
 
 def wrong_input(tool: CustomTool, given: Any) -> str | None:
-    """Return what is wrong with the input of a call, for the agent. Returns None when the schema accepts it."""
+    """Return for the agent what is wrong with the input of a call, or None when the schema accepts the input."""
     errors = _validator(canonical.dumps(tool.input_schema)).iter_errors(given)
     found: list[str] = []
     for error in errors:
@@ -106,7 +109,7 @@ def _one_line(error: Exception) -> str:
 
 
 def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
-    """Remember a call that a consumer of the customer answers."""
+    """Add a call that a consumer of the customer must answer."""
     tool = named(state, data.tool)
     call = CustomerCall(
         data.call_id, data.timeout_s, data.deadline, None if tool is None else tool.default_output
@@ -124,7 +127,7 @@ def open_call(state: BuildState, call_id: str) -> CustomerCall | None:
 
 
 def output_of(request: ToolCallResultGiven) -> str:
-    """Return the text of a result for the agent: its output, then its data as indented JSON with sorted keys."""
+    """Return the text of a result for the agent: the output, then the data as indented JSON with sorted keys."""
     data = request.data
     shown = (
         None if data is None else json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, default=str)
@@ -133,14 +136,14 @@ def output_of(request: ToolCallResultGiven) -> str:
 
 
 def overdue(call: CustomerCall) -> GiveResult:
-    """Return the result of a call whose deadline has passed: the tool's default, or an error."""
+    """Return the result for a call whose deadline has passed: the tool's default, or an error."""
     if call.default is not None:
         return GiveResult(call.call_id, is_error=False, output=call.default)
     return GiveResult(call.call_id, is_error=True, output=_NO_RESULT.format(timeout_s=call.timeout_s))
 
 
 def give(state: BuildState, command: GiveResult) -> Events:
-    """Return the result of a customer's call. Returns none when the call is not open."""
+    """Return the events of a result for a customer's call. Returns none when the call is not open."""
     if open_call(state, command.call_id) is None:
         return ()
     by_default = command.cause is None
@@ -155,7 +158,7 @@ def give(state: BuildState, command: GiveResult) -> Events:
 
 
 def closed(state: BuildState) -> Events:
-    """Return the end of the open calls of a build that ends."""
+    """Return the events that close the open calls of a build that ends."""
     return tuple(
         ToolCallAnswered(call_id=one.call_id, is_error=True, output=_ENDED, by="cancelled")
         for one in state.customer_calls

@@ -1,6 +1,6 @@
 """`decide(state, command, now, policy)` returns the events that a command leads to. Pure.
 
-`causes` returns the cause of each event, from which the repository derives the event's id.
+`causes` returns the cause of each of these events. The repository derives the event's id from its cause.
 """
 
 from datetime import datetime
@@ -137,7 +137,7 @@ def _cause(state: BuildState, command: Command) -> UUID:
 
 
 def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -> Events:
-    """Return the events in order. Returns none when the command has no meaning in this state, such as after the end."""
+    """Return the events in order. Returns none when the command means nothing in this state, such as after the end."""
     if isinstance(command, AcceptBuild):
         request = resolved(command.request, command.account)
         return _accept(request, command.base, policy, max_active_builds(command.account))
@@ -223,7 +223,7 @@ def _accept(request: BuildRequested, base: ForkBase | None, policy: Policy, max_
     )
     if base is None:
         return (accepted,)
-    # A fork continues a conversation that has begun, so it waits in no queue.
+    # A fork continues a conversation that has begun, so it does not wait in a queue.
     starting = BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING)
     return (forks.accepted(accepted, request, base), starting, *forks.events(request, base))
 
@@ -234,14 +234,14 @@ def _begin(state: BuildState, policy: Policy) -> Events:
         raise Fault("a build without events cannot begin")
     begun = (starting, *setup_calls(state.request))
     if state.request.attachments:
-        return begun  # the provider counts their tokens before money is asked for
+        return begun  # the provider counts the tokens of attachments before money is requested
     after = evolve_all(state, begun)
     return (*begun, _ask(after, state.cause, worst_case(after, policy), policy))
 
 
 def _ask(state: BuildState, cause: UUID, minimum: int, policy: Policy) -> BudgetRequested:
     return BudgetRequested(
-        lease_id=ids.event_id(cause, BudgetRequested.type),  # the reservation has the id of its request
+        lease_id=ids.event_id(cause, BudgetRequested.type),  # the reservation gets the id of its request
         account_id=state.request.account_id,
         amount_microusd=funds.grant_amount(
             state.funds,
@@ -284,13 +284,13 @@ def _sleep(state: BuildState, wake_at: datetime) -> SleepRequested:
 
 
 def _wake(state: BuildState, now: datetime, policy: Policy) -> Events:
-    """Wake, and request money unless the budget service has reserved what the next call needs."""
+    """Wake the build, and request money unless the budget service has already reserved what the next call needs."""
     if state.wake_reason is None or state.cause is None:
         return ()
     woken = BuildWoken(reason=state.wake_reason)
     after = evolve_all(state, (woken,))
     minimum = worst_case(after, policy)
-    # The request that was denied rested on the provider's count, which the log does not hold. The loop counts again.
+    # The denied request relied on the provider's count, which the log does not contain. The loop counts again.
     enough = min(minimum, state.funds.needs) if context.is_guess(after, policy) else minimum
     if funds.covering(state.funds, enough, now) is not None:
         return (woken,)
@@ -298,7 +298,7 @@ def _wake(state: BuildState, now: datetime, policy: Policy) -> Events:
 
 
 def _resumed(state: BuildState, events: Events, command: Command, now: datetime, policy: Policy) -> Events:
-    """Return the events, with a request for money when they end a wait, so that the next call starts at once."""
+    """Return the events, plus a request for money when they end a wait. So the next call can start at once."""
     after = evolve_all(state, events)
     if state.mode is not RunMode.WAITING or after.mode is not RunMode.RUNNING or after.call is not None:
         return events

@@ -1,4 +1,7 @@
-"""`Entries`: the conversation as an immutable sequence. Adding an entry shares all earlier ones and copies none."""
+"""`Entries`, the conversation as an immutable sequence.
+
+A longer sequence shares the earlier entries and does not copy them.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic, TypeVar, overload
@@ -7,9 +10,9 @@ T = TypeVar("T")
 
 
 class Entries(Sequence[T], Generic[T]):
-    """A sequence that never changes. Several of them can share one list, of which each shows its first items.
+    """A sequence that never changes. Several sequences can share one list, and each shows the first items of the list.
 
-    Adding to the longest of them appends to that list. Adding to a shorter one copies the items that it shows.
+    Adding to the longest sequence appends to the shared list. Adding to a shorter one copies the items that it shows.
     """
 
     __slots__ = ("_items", "_length")
@@ -19,7 +22,7 @@ class Entries(Sequence[T], Generic[T]):
         self._length = len(self._items)
 
     def plus(self, *more: T) -> "Entries[T]":
-        """Return a sequence with these items at the end."""
+        """Return a sequence with these items added at the end."""
         if not more:
             return self
         items = self._items

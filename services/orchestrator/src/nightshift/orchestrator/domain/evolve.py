@@ -69,16 +69,16 @@ from nightshift.orchestrator.domain.state import BuildState, OpenCall, RunMode
 
 StreamEvent = BuildEvent | SandboxEvent | SnapshotEvent | BudgetEvent
 
-#: Events for people. They change no state.
+#: Events that only inform people. They change no state.
 _REPORTS = (BuildStalled, ProviderBlocked, ProviderRecovered)
-#: The id of an event that is decided and not recorded yet.
+#: The id of an event that is decided but not recorded yet.
 _NOT_RECORDED = UUID(int=0)
 
 
 def evolve(state: BuildState, event: RecordedEvent) -> BuildState:
-    """Return the state after `event`, the next one of the stream.
+    """Return the state after `event`, which must be the next event of the stream.
 
-    Raises Fault for a gap in the versions, and for a type that does not belong on a build's stream.
+    Raises Fault when a version is missing, and for a type of event that does not belong into a build's stream.
     """
     if event.version != state.version + 1:
         raise Fault(f"version {event.version} of {event.stream_id} cannot follow version {state.version}")
@@ -86,7 +86,7 @@ def evolve(state: BuildState, event: RecordedEvent) -> BuildState:
 
 
 def evolve_all(state: BuildState, events: Iterable[Event]) -> BuildState:
-    """Return the state after events that are decided and not recorded yet. Its version and ids have no meaning."""
+    """Return the state after events that are decided but not recorded yet. Its version and ids have no meaning."""
     for event in events:
         state = _fold(state, event, _NOT_RECORDED, state.version)
     return state
@@ -97,7 +97,7 @@ def _fold(state: BuildState, data: Event, event_id: UUID, version: int) -> Build
         return _build_event(replace(state, version=version, cause=event_id), data, event_id)
     state = replace(state, version=version)
     if isinstance(data, _REPORTS):
-        return state  # nothing moves, so the cause of the next decision stays the same
+        return state  # the build does not move, so the cause of the next decision stays the same
     if isinstance(data, SandboxEvent):
         return workspace.sandbox_event(state, data, event_id)
     if isinstance(data, BudgetEvent):
@@ -191,7 +191,7 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
         case BuildRewound():
             return forks.rewound(state, data)
         case BuildStalled() | ProviderBlocked() | ProviderRecovered():
-            return state  # `_fold` has handled it
+            return state  # `_fold` has handled these
         case _:
             assert_never(data)
 
@@ -200,7 +200,7 @@ def _phase_changed(state: BuildState, data: BuildPhaseChanged) -> BuildState:
     phase = move(state.phase, data.to_phase)
     if state.phase is not Phase.CHECKS:
         return replace(state, phase=phase)
-    # A move out of the checks ends their round, and the judge's.
+    # A move out of the checks ends their round, and also the judge's round.
     seen = replace(state.workspace, replaced=False)
     return replace(state, phase=phase, tool_calls=(), judging=None, workspace=seen)
 
@@ -230,7 +230,7 @@ def _responded(state: BuildState, data: ModelCallResponded) -> BuildState:
     paid = replace(state, call=None, funds=funds.spent(state.funds, state.call, data.cost_microusd))
     counters = failure_counters.answered(state.counters, data.stop_reason)
     if data.role not in (None, "builder"):
-        # Whether the builder's answers were cut off says nothing about those of another role.
+        # Cut answers are counted for the builder only, so the count stays as it was.
         return side_calls.responded(replace(paid, counters=replace(counters, cuts=state.counters.cuts)), data)
     return replace(paid, conversation=conversation.responded(state.conversation, data), counters=counters)
 

@@ -1,4 +1,4 @@
-"""Counts the tests that a command executed, from the summaries that test runners print. A skipped test does not count.
+"""Counts the tests that a command executed, by the summaries that test programs print. Skipped tests do not count.
 
 Knows pytest, unittest, `node --test`, Jest, Vitest, Mocha, `go test` and `cargo test`.
 """

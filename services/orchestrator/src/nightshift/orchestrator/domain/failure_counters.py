@@ -1,4 +1,4 @@
-"""Counts what goes wrong, and computes the wait before a model call is made again."""
+"""Counts what goes wrong, and computes how long to wait before a model call is made again."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -12,24 +12,25 @@ from nightshift.orchestrator.domain.repetition import is_progress, remember
 from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import FailureCounters, ToolCall
 
-#: The stop reasons of a complete answer. Answers with any other reason are counted, so that they end.
+#: The stop reasons of a complete answer. Answers with another reason are counted, so that they cannot repeat for ever.
 WHOLE = frozenset({"end_turn", "stop_sequence", "tool_use"})
-#: Reasons that end a round of checks.
+#: The reasons of messages that end a round of checks.
 _ROUNDS = frozenset({"check_failed", "unproven"})
-#: Reasons for which the loop sends a message to the agent only once.
+#: The reasons for which the loop sends a message to the agent only once.
 _ONCE = frozenset({"repetition", "turns", "no_tool_call"})
 
 
 def answered(counters: FailureCounters, stop_reason: str) -> FailureCounters:
-    """Reset the failures of the provider after an answer."""
+    """Reset the counts of the provider's failures after an answer."""
     cuts = 0 if stop_reason in WHOLE else counters.cuts + 1
     return replace(counters, failures=0, paid_failures=0, retry_at=None, provider_sleeps=0, cuts=cuts)
 
 
 def call_failed(counters: FailureCounters, data: ModelCallFailed) -> FailureCounters:
-    """Count a failed call. An abandoned call is no failure of the provider, but it costs money like one.
+    """Count a failed call.
 
-    A call that a person stopped does not count, nor does one for which the provider refused the key.
+    An abandoned call is no failure of the provider, but costs money like one. Two kinds do not count: a call that a
+    person stopped, and a call for which the provider refused the key.
     """
     if data.kind == "cancelled" or data.kind in REFUSED_KEY:
         return replace(counters, retry_at=None)
@@ -49,12 +50,12 @@ def steered(counters: FailureCounters, reason: str) -> FailureCounters:
     counters = replace(counters, steered=counters.steered | {reason})
     if reason != "repetition":
         return counters
-    # A new window: the warning must have a chance before the same calls count against the agent.
+    # Count from zero again: the agent must be able to react to the warning before the same calls count against it.
     return replace(counters, recent_calls=(), warned_calls=counters.recent_calls)
 
 
 def tool_answered(counters: FailureCounters, call: ToolCall, result: ToolCallCompleted) -> FailureCounters:
-    """Remember a result of the agent's call. Progress takes back the warning about repetition."""
+    """Add the result of the agent's call. Progress takes back the warning about repetition."""
     recent = remember(counters.recent_calls, call, result)
     if recent is counters.recent_calls:
         return counters
@@ -68,9 +69,10 @@ def slept(counters: FailureCounters, reason: str) -> FailureCounters:
 
 
 def backoff(failures: int, cause: UUID, policy: Policy, *, retry_after_s: float | None) -> timedelta:
-    """Return the wait after the n-th failure in a row: exponential, and at least what the provider asked for.
+    """Return the wait after the n-th failure in a row.
 
-    The jitter comes from the id of the failed call, so that the same decision made again gives the same wait.
+    It grows exponentially, and is at least what the provider asked for. The jitter comes from the id of the failed
+    call. So the same decision, made again, gives the same wait.
     """
     jitter = (cause.int % 1_000_003) / 1_000_003
     wait = Backoff(policy.first_backoff_s, policy.longest_backoff_s).delay(failures, jitter=jitter)
@@ -78,9 +80,9 @@ def backoff(failures: int, cause: UUID, policy: Policy, *, retry_after_s: float 
 
 
 def _plausible(retry_after_s: float | None, policy: Policy) -> float:
-    """Return the seconds that the provider asked for.
+    """Return the seconds that the provider asked for, or 0 when they are not plausible.
 
-    Returns 0 for a wait that is not a number, is negative, or is longer than `longest_retry_after_s`.
+    A wait is not plausible when it is not a number, is negative, or is longer than `longest_retry_after_s`.
     """
     if retry_after_s is None or not 0 <= retry_after_s <= policy.longest_retry_after_s:
         return 0.0

@@ -1,7 +1,7 @@
-"""Forks: finds the moment of a build from which a fork starts, checks its request, and folds its beginning.
+"""Forks: finds the moment of a build from which a fork starts, checks the fork's request, and folds its beginning.
 
-The conversation of the base is copied into `build.forked` in a plain form, with every block unchanged: thinking is
-bound to all that precedes it.
+The conversation of the base build is copied into `build.forked` in a plain form. Every block stays unchanged, because
+the provider binds thinking to everything that came before.
 """
 
 from bisect import bisect_right
@@ -41,8 +41,8 @@ from nightshift.orchestrator.domain.state import (
     Workspace,
 )
 
-#: The fields that a fork may choose for itself. All others must be those of the base build, because its conversation
-#: and its files belong to them.
+#: The fields that a fork may choose for itself. All others must equal those of the base build, because its conversation
+#: and its files depend on them.
 _OWN = frozenset(
     {"build_id", "account_id", "model", "models", "base_build_id", "at", "message", "deadline"}
     | {"egress_hosts", "approvals", "cost_limit_microusd"}
@@ -50,23 +50,24 @@ _OWN = frozenset(
 #: The tools whose calls can change the workspace.
 _WRITING = frozenset(name for name, tool in TOOLS.items() if tool.effect == "write")
 _THINKING = frozenset({"thinking", "redacted_thinking"})
-#: Without a message of a person. A request to the model must not end with the model's own answer.
+#: Sent when the person gave no message, because a request to the model must not end with the model's own answer.
 _GO_ON = "Go on from here."
 
 
 @dataclass(slots=True)
 class ForkPoint:
-    """Reads the events of a build in order, and finds the end of one turn with its files.
+    """Reads the events of a build in order, and finds the end of one turn and the files at that moment.
 
-    A snapshot of another checkpoint has the same files when no call between the two can have written.
+    The snapshot of another checkpoint has the same files when no call between the two can have written.
     """
 
     build_id: str
     turn: int
     state: BuildState | None = None
-    snapshots: list[tuple[int, str, str | None]] = field(default_factory=list)  # version, key and tree digest
+    # Version, key and tree digest of each.
+    snapshots: list[tuple[int, str, str | None]] = field(default_factory=list)
     newest: int = 0  # the last turn that has ended
-    _writes: list[int] = field(default_factory=list)  # versions at which the files may have become others
+    _writes: list[int] = field(default_factory=list)  # versions at which the files may have changed
 
     def read(self, event: RecordedEvent, state: BuildState) -> None:
         """Take the next event, and the state after it."""
@@ -76,7 +77,8 @@ class ForkPoint:
         if self.state is None and isinstance(fact, CheckpointSaved) and fact.turn == self.turn:
             self.state = state
         elif self.state is None and fact.terminal and state.conversation.turn == self.turn:
-            # The last turn has no checkpoint. Open calls are those of the checks, which the conversation does not have.
+            # The last turn has no checkpoint. The open calls are those of the checks, which are not in the
+            # conversation.
             self.state = replace(state, tool_calls=())
         if isinstance(fact, BuildRewound | SandboxRestored) or (
             isinstance(fact, ToolCallRequested) and fact.tool in _WRITING
@@ -90,13 +92,13 @@ class ForkPoint:
             self.snapshots.append((event.version, fact.from_snapshot, fact.tree_digest))
 
     def snapshot(self, version: int) -> tuple[int, str, str | None] | None:
-        """Return the nearest snapshot with the files of this version, or None."""
+        """Return the nearest snapshot with the same files as this version, or None."""
         writes = bisect_right(self._writes, version)
         same = [one for one in self.snapshots if bisect_right(self._writes, one[0]) == writes]
         return min(same, key=lambda one: abs(one[0] - version), default=None)
 
     def base(self) -> ForkBase:
-        """Return what a fork starts from. Raises BadMessage when the turn has not ended, or has no snapshot."""
+        """Return what a fork starts from. Raises BadMessage when the turn has not ended or has no snapshot."""
         state = self.state
         if state is None or not state.conversation.answered:
             raise BadMessage(
@@ -124,7 +126,7 @@ class ForkPoint:
 
 
 def check_fork(request: BuildRequested, base: BuildAccepted) -> None:
-    """Raises BadMessage, naming the field, when the request contradicts the build that it continues."""
+    """Raise BadMessage, which names the field, when the request contradicts the base build."""
     for name in BuildRequested.model_fields:
         if name not in _OWN and getattr(request, name) != getattr(base, name):
             raise BadMessage(
@@ -133,7 +135,10 @@ def check_fork(request: BuildRequested, base: BuildAccepted) -> None:
 
 
 def accepted(fresh: BuildAccepted, request: BuildRequested, base: ForkBase) -> BuildAccepted:
-    """Return the acceptance of a fork: with the models of its base, and limits that count from its beginning."""
+    """Return the event that accepts a fork.
+
+    It has the models of the base, and limits that count from the fork's beginning.
+    """
     model, effort = builder(request, base), base.accepted.effort
     if model != base.accepted.model:
         effort = effort if effort in models.card_of(model).efforts else None
@@ -149,12 +154,12 @@ def accepted(fresh: BuildAccepted, request: BuildRequested, base: ForkBase) -> B
 
 
 def builder(request: BuildRequested, base: ForkBase) -> str:
-    """Return the model of a fork's agent: its own choice, else that of the base."""
+    """Return the model of a fork's agent: the model that the request names, or else that of the base."""
     return request.model or (request.models or {}).get("builder") or base.accepted.model
 
 
 def events(request: BuildRequested, base: ForkBase) -> tuple[Event, ...]:
-    """Return the beginning of a fork: the conversation of its base, and what a person says to it."""
+    """Return the events that begin a fork: the conversation of its base, and what a person says to it."""
     other_model = builder(request, base) != base.accepted.model
     forked = BuildForked(
         base_build_id=base.accepted.build_id,
@@ -170,7 +175,7 @@ def events(request: BuildRequested, base: ForkBase) -> tuple[Event, ...]:
 
 
 def forked(state: BuildState, data: BuildForked) -> BuildState:
-    """Begin with the conversation of the base. Money, questions, failures and the sandbox are the fork's own."""
+    """Begin with the conversation of the base. Money, questions, failures and the sandbox belong to the fork itself."""
     given = data.conversation
     if given is None or isinstance(given, BlobRef):  # a reader without the object store knows the turn only
         conversation = Conversation(turn=data.at_turn, checkpoint=data.at_turn)
@@ -180,14 +185,14 @@ def forked(state: BuildState, data: BuildForked) -> BuildState:
 
 
 def may_rewind(state: BuildState) -> bool:
-    """Return whether the build is stopped, and neither its model nor a tool works."""
+    """Return whether the build is stopped and neither its model nor a tool is working."""
     outside = state.open_outside
     working = any(call.result is None and call.call_id not in outside for call in state.tool_calls)
     return state.mode in (RunMode.WAITING, RunMode.SLEEPING) and state.call is None and not working
 
 
 def rewound(state: BuildState, data: BuildRewound) -> BuildState:
-    """Go back to the conversation of an earlier turn. Its sandbox is given up; money and counted turns stay."""
+    """Go back to the conversation of an earlier turn. The sandbox is given up, but money and counted turns stay."""
     now = state.conversation
     given = data.conversation
     then = (
@@ -206,7 +211,7 @@ def rewound(state: BuildState, data: BuildRewound) -> BuildState:
 
 
 def plain(conversation: Conversation) -> dict[str, Any]:
-    """Return the conversation as a JSON object, without the fields that have their default."""
+    """Return the conversation as a JSON object, without the fields that have their default value."""
     default = Conversation()
     given: dict[str, Any] = {}
     for name, adapter in _adapters().items():
@@ -229,7 +234,7 @@ def conversation_of(given: dict[str, Any]) -> Conversation:
 
 
 def _for_another_model(given: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the thinking, which only its own model can read, and the token counts of that model."""
+    """Leave out the thinking and the token counts of the base's model, which mean nothing to another model."""
     conversation = conversation_of(given)
     entries = Entries(map(_without_thinking, conversation.entries))
     return plain(replace(conversation, entries=entries, tokens=None))
@@ -244,6 +249,6 @@ def _without_thinking(entry: Entry) -> Entry:
 
 @cache
 def _adapters() -> dict[str, TypeAdapter[Any]]:
-    """Return how each field of a conversation is written and read."""
+    """Return for each field of a conversation how it is written and read."""
     hints = get_type_hints(Conversation) | {"entries": tuple[Entry, ...]}
     return {one.name: TypeAdapter(hints[one.name]) for one in fields(Conversation)}

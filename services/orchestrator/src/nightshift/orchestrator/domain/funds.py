@@ -1,4 +1,4 @@
-"""Folds a build's grants and costs, and finds the grant that covers a call's worst case."""
+"""Folds a build's grants and costs, and finds the grant that covers the worst case of a call."""
 
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -9,7 +9,7 @@ from nightshift.contracts.events.build import BudgetRequested
 from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import Funds, Grant, OpenCall
 
-#: A grant that expires sooner than this is not used, because the call would outlive it.
+#: A grant that expires sooner than this is not used, because the call could last longer.
 _MARGIN = timedelta(seconds=5)
 
 
@@ -19,7 +19,7 @@ def worst_case(model: str, prompt_tokens: int, max_output_tokens: int) -> int:
 
 
 def covering(funds: Funds, amount: int, now: datetime) -> Grant | None:
-    """Return the oldest grant with this much left. Returns None when there is none."""
+    """Return the oldest grant that has at least this amount left, or None."""
     for grant in funds.grants:
         if grant.left_microusd >= amount and grant.expires_at > now + _MARGIN:
             return grant
@@ -27,24 +27,25 @@ def covering(funds: Funds, amount: int, now: datetime) -> Grant | None:
 
 
 def grant_amount(funds: Funds, minimum: int, *, turns: int, grant_turns: int, cost_limit: int | None) -> int:
-    """Return what to request: the worst case of the next call, and the average of the last turns for more of them.
+    """Return the amount to request: the worst case of the next call, and the average cost of a turn for each further
+    turn.
 
-    So a grant covers `grant_turns` turns and no more: what one build holds, the account's other builds cannot use.
-    A build with a `cost_limit` requests no more than it may still spend, except the `minimum`.
+    So a grant covers `grant_turns` turns and no more, because the account's other builds cannot use what one build
+    holds. A build with a `cost_limit` requests no more than it may still spend, but always the `minimum`.
     """
     amount = minimum + (grant_turns - 1) * (funds.spent // turns if turns else 0)
     return amount if cost_limit is None else max(min(amount, cost_limit - funds.spent), minimum)
 
 
 def winding_down(funds: Funds) -> bool:
-    """Return whether nine tenths of the account's day are spent and the agent was not warned today."""
+    """Return whether nine tenths of the account's day are spent and the agent was not warned about it today."""
     if funds.day_limit is None or funds.warned_day == funds.day:
         return False
     return (funds.day_left + left(funds)) * 10 <= funds.day_limit
 
 
 def left(funds: Funds) -> int:
-    """Return the microdollars that are left of all grants."""
+    """Return how many microdollars are left in all grants."""
     return sum(max(grant.left_microusd, 0) for grant in funds.grants)
 
 
@@ -82,12 +83,12 @@ def settled(funds: Funds, data: BudgetSettled) -> Funds:
 
 
 def taken(funds: Funds, lease_id: UUID, reserve: int) -> Funds:
-    """Take the worst case of a call that starts from its grant."""
+    """Take the worst case of a call that starts from the call's grant."""
     return replace(funds, grants=_change(funds, lease_id, -reserve))
 
 
 def spent(funds: Funds, call: OpenCall | None, cost: int) -> Funds:
-    """Add the cost of a call that ends, and return the rest of its worst case to the grant."""
+    """Add the cost of a call that ends, and give the rest of its worst case back to the grant."""
     if call is None:
         return replace(funds, spent=funds.spent + cost)
     grants = _change(funds, call.lease_id, call.reserve_microusd - cost)

@@ -1,7 +1,7 @@
-"""Reads the instructions of a workspace, such as AGENTS.md and skills, and tells the agent about them once.
+"""Reads the instruction files of a workspace, such as AGENTS.md and skills, and tells the agent about them once.
 
-The files are read by a tool call of the loop itself, beside the agent's calls of a turn that may have brought them.
-What is new or has changed is appended to the conversation as a message.
+The loop itself reads the files, by a tool call beside the agent's calls in a turn that may have brought such files. New
+or changed instructions are added to the conversation as a message.
 """
 
 import re
@@ -16,18 +16,19 @@ from nightshift.contracts.model import BlobRef
 from nightshift.contracts.tools import Bash, EditFile, WriteFile
 from nightshift.orchestrator.domain.state import BuildState, Workspace
 
-#: The most bytes of one file, of the head of one skill, and of all of them.
+#: The most bytes of one file, of the head of one skill, and of everything together.
 _FILE, _SKILL, _ALL = 8_000, 1_000, 20_000
 _TIMEOUT_S = 30
 _MARK = "=== "
 _NAMES = re.compile(r"AGENTS\.md|CLAUDE\.md|SKILL\.md|\.claude\b|\.agents\b")
-#: Commands that bring files of other people into the workspace.
+#: Commands that may bring other people's files into the workspace.
 _BRINGS = re.compile(
     r"\bgit\s+(?:clone|checkout|switch|pull|merge|submodule|restore|reset|stash|apply|am)\b"
     r"|\b(?:unzip|tar|degit|cookiecutter|copier|rsync)\b|\b(?:npx|npm|pnpm|yarn|bun)\s+(?:create|init|dlx)\b"
     r"|\bnpx\s+\S*create"
 )
-#: Prints each file after a line with its name. Of a skill it prints the head, which says when to use it.
+#: A script that prints each file after a line with its name. Of a skill it prints only the head, which says when to use
+#: the skill.
 _SCRIPT = f"""\
 show() {{ printf '\\n{_MARK}%s\\n' "$1"; head -c "$2"; }}
 {{
@@ -52,7 +53,7 @@ _TOLD = (
 def reading(state: BuildState, uses: Sequence[dict[str, Any]], turn: int) -> tuple[ToolCallRequested, ...]:
     """Return the call that reads the instructions after these calls of the agent.
 
-    Returns none when they bring none and the build did not begin with files.
+    Returns none when these calls bring no instructions and the build did not begin with files.
     """
     began_with_files = state.request.source is not None or state.request.base_build_id is not None
     if not (began_with_files and not state.tool_calls_made) and not any(map(_may_bring, uses)):
@@ -72,7 +73,10 @@ def reading(state: BuildState, uses: Sequence[dict[str, Any]], turn: int) -> tup
 
 
 def read(workspace: Workspace, data: ToolCallCompleted) -> Workspace:
-    """Fold what was read. Instructions that the agent does not know yet wait for the next model call."""
+    """Fold the instructions that were read.
+
+    When the agent does not know them yet, they wait for the next model call.
+    """
     output = "" if isinstance(data.output, BlobRef) or data.is_error else data.output
     start = output.find(_MARK)
     if start < 0:
@@ -84,12 +88,12 @@ def read(workspace: Workspace, data: ToolCallCompleted) -> Workspace:
 
 
 def message(workspace: Workspace) -> str | None:
-    """Return the message about instructions that the agent does not know yet."""
+    """Return the message about instructions that the agent does not know yet, or None."""
     return told(workspace) if workspace.instructions_new else None
 
 
 def told(workspace: Workspace) -> str | None:
-    """Return the message with the instructions. Returns None when the workspace has none."""
+    """Return the message with the instructions, or None when the workspace has none."""
     return f"{_TOLD}\n\n{workspace.instructions}" if workspace.instructions else None
 
 

@@ -1,4 +1,4 @@
-"""Renders the judge's request: its own instructions, the criteria, and what the checks have shown."""
+"""Renders the judge's request: instructions for the judge, the criteria, and what the checks have shown."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from nightshift.orchestrator.domain.judging import continued
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import BuildState
 
-#: The judge gets this many characters from the end of the output of each check.
+#: The judge gets this many characters from the end of each check's output.
 _SHOWN = 6_000
 
 _SYSTEM = """\
@@ -43,7 +43,7 @@ def judge_request(state: BuildState, policy: Policy) -> dict[str, Any]:
 
 
 def _opening(state: BuildState) -> str:
-    """Return the first message. It stays the same during a round, because the results of the checks do."""
+    """Return the first message. It stays the same during a round, because the results of the checks do not change."""
     accepted = state.request
     parts = [f"The idea:\n\n{idea_text(accepted.idea_brief)}"]
     if accepted.understanding_qna:

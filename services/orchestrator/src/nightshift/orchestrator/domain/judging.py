@@ -1,6 +1,6 @@
 """Folds the judge's part of a build: its conversation in one round, its tool calls, and its verdicts.
 
-The conversation is the judge's own. It lives for one round of checks. `verdicts` decides what follows.
+The judge has a conversation of its own for each round of checks. The module `verdicts` decides what follows.
 """
 
 from typing import Any
@@ -30,24 +30,24 @@ from nightshift.orchestrator.domain.state import (
 
 _REPORT = "Call `report_verdicts` with one verdict for each criterion. Nothing else counts."
 _NOT_RUN = "Not run: nothing more is read. Call `report_verdicts` now, with what you have seen."
-#: The most mistakes that one answer names.
+#: The most mistakes that the answer to one call names.
 _COMPLAINTS = 5
-#: The most characters of all evidence of a round, so that an event stays small.
+#: The most characters of all evidence in a round, so that the event stays small.
 _EVIDENCE = 60_000
 
 
 def open_calls(state: BuildState) -> bool:
-    """Return whether a tool call of the judge has no result."""
+    """Return whether a tool call of the judge has no result yet."""
     return state.judging is not None and any(call.result is None for call in state.judging.tool_calls)
 
 
 def tokens_bound(state: BuildState) -> int | None:
-    """Return the most tokens that the next call of this round can have. Returns None before its first answer."""
+    """Return the most tokens that the next call of this round can have, or None before the first answer."""
     return None if state.judging is None else continued(state).conversation.tokens
 
 
 def started(state: BuildState) -> BuildState:
-    """Fold the start of a call, which sends the results of the answer before it."""
+    """Fold the start of a call. The call sends the results for the answer before it."""
     return replace(state, judging=continued(state))
 
 
@@ -91,7 +91,7 @@ def failed(state: BuildState, data: ModelCallFailed) -> BuildState:
 
 
 def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
-    """Fold a tool call of the judge. It does not count towards the limit of the agent's calls."""
+    """Fold a tool call of the judge. It does not count towards the limit of the agent's tool calls."""
     judging = state.judging or Judging()
     call = ToolCall(data.call_id, data.index, data.tool, data.tool_use_id, "judge", "")
     calls = (*judging.tool_calls, call)
@@ -99,7 +99,7 @@ def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
 
 
 def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
-    """Fold the result of a tool call of the judge. The first result stands."""
+    """Fold the result of a judge's tool call. A second result changes nothing."""
     if state.judging is None:
         return state
     calls = tuple(
@@ -128,7 +128,7 @@ def _refusal(use: dict[str, Any], count: int) -> str:
 
 
 def read_verdicts(use: dict[str, Any], count: int) -> dict[int, CriterionVerdict] | str:
-    """Return the verdicts of a `report_verdicts` call by their index, or what is wrong with the call."""
+    """Return the verdicts in a `report_verdicts` call by their index, or a text about what is wrong with the call."""
     if use["name"] != ReportVerdicts.tool:
         return _NOT_RUN
     try:

@@ -1,19 +1,19 @@
-"""Tells the agent how many turns and tool calls and how much money are left.
+"""Tells the agent how many turns and tool calls, and how much money, are left.
 
-A line stays in the conversation for good, because each request must begin with the one before. So a new line is added
-only when a tenth of something is gone, when it comes to an end, or when there is more of it than before.
+A line about it stays in the conversation for good, because each request must begin with the one before. So a line is
+added only when a further tenth of something is gone, when only a few are left, or when there is more than before.
 """
 
 from nightshift.orchestrator.domain import funds
 from nightshift.orchestrator.domain.state import BuildState
 
-#: The last turns and tool calls are each told.
+#: When this many turns or tool calls are left, the agent is told about each.
 _LAST = 5
 _PARTS = 10
 
 
 def limits_left(state: BuildState, turn: int) -> str:
-    """Return the remaining turns after `turn`, tool calls and money as a line of text."""
+    """Return a line of text with the turns after `turn`, the tool calls and the money that are left."""
     turns, calls, money = _left(state, turn)
     parts = [f"Turns left: {turns}.", f"Tool calls left: {calls}."]
     if money is not None:
@@ -22,7 +22,7 @@ def limits_left(state: BuildState, turn: int) -> str:
 
 
 def levels(state: BuildState, turn: int) -> tuple[int, ...]:
-    """Return coarse numbers of what is left. They differ when the agent should be told again."""
+    """Return coarse numbers of what is left. The agent should be told again when they change."""
     turns, calls, money = _left(state, turn)
     found = [_level(turns, state.request.turn_limit), _level(calls, state.request.tool_call_limit)]
     if money is not None:
@@ -44,5 +44,5 @@ def _left(state: BuildState, turn: int) -> tuple[int, int, int | None]:
 
 
 def _level(left: int, limit: int) -> int:
-    """Return 1 to 10 for the tenths that are left, and less for each of the last few."""
+    """Return 1 to 10 for the tenths that are left. For each of the last few, return a smaller number."""
     return left - _LAST if left <= _LAST else -(-_PARTS * left // max(limit, 1))

@@ -1,4 +1,4 @@
-"""Chooses the model of each role for a build, and the parameters of its requests that depend on the model."""
+"""Chooses the model of each role in a build, and the parameters of requests that depend on the model."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from nightshift.orchestrator.domain.policy import Policy
 
 
 def models_of(request: BuildRequested, policy: Policy) -> dict[Role, str]:
-    """Return the model of each role: of the request, else of the settings, else of the request's tier.
+    """Return the model of each role: from the request, or else from the settings, or else from the request's tier.
 
-    `model` of the request builds, unless its `models` name the builder.
+    The field `model` of the request names the builder's model, unless its field `models` does.
     """
     chosen = dict(models.TIERS[request.tier].models)
     if not policy.model_by_tier:
@@ -24,7 +24,7 @@ def models_of(request: BuildRequested, policy: Policy) -> dict[Role, str]:
 
 
 def effort_of(request: BuildRequested, model: str) -> str | None:
-    """Return the effort of the tier. Returns None when the model has no such level."""
+    """Return the effort of the tier, or None when the model does not know that effort."""
     return _effort(request.tier, model)
 
 
@@ -34,7 +34,7 @@ def _effort(tier: models.Tier, model: str) -> str | None:
 
 
 def model_of(accepted: BuildAccepted, role: Role) -> str:
-    """Return the model of a role. In a build of an earlier version the builder's model has every role."""
+    """Return the model of a role. In a build of an earlier version, every role has the builder's model."""
     return accepted.model if role == "builder" else (accepted.models or {}).get(role, accepted.model)
 
 
@@ -45,7 +45,7 @@ def output_limit(accepted: BuildAccepted, policy: Policy, role: Role = "builder"
 
 
 def thinking_parameters(accepted: BuildAccepted, role: Role = "builder") -> dict[str, Any]:
-    """Return the parameters for thinking and effort. They are the same for the whole build.
+    """Return the parameters for thinking and effort, which are the same during the whole build.
 
     A build of an earlier version has none, because its conversation began without them.
     """

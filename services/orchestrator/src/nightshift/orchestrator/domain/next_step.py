@@ -1,4 +1,4 @@
-"""`next_step(state, now, policy, counted)` returns what a build does now, or what it waits for. Pure."""
+"""`next_step(state, now, policy, counted)` returns the next step of a build, or what the build waits for. Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -44,17 +44,20 @@ from nightshift.orchestrator.domain.state import BuildState, EscalationKind, Run
 
 @dataclass(frozen=True, slots=True)
 class AwaitModel:
-    """A model call is open. The process that started it gets the answer; any other process abandons the call."""
+    """A model call is open. The process that started the call gets its answer. Any other process abandons the call."""
 
 
 @dataclass(frozen=True, slots=True)
 class CountPrompt:
-    """Let the provider count the tokens of the next request, because a guess would decide. Then decide again."""
+    """Ask the provider for the tokens of the next request, because otherwise an estimate would decide.
+
+    Then decide again.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class AwaitFact:
-    """Wait for a fact of another service: the result of a tool call, a grant or a denial."""
+    """Wait for a fact from another service: a tool call's result, a grant or a denial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +74,15 @@ class Asleep:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The build waits for a person or a provider. The fact that ends the wait, or its time, starts it again."""
+    """The build waits for a person or a provider.
+
+    It starts again by the fact that ends the wait, or when its time has come.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class AwaitProvider:
-    """The build waits for the provider. It goes on when the replica that runs it may call the provider."""
+    """The build waits for the provider. It continues when the replica that runs it may call the provider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +92,21 @@ class Ended:
 
 Wait = AwaitModel | CountPrompt | AwaitFact | AwaitTime | AwaitProvider | Asleep | Waiting | Ended
 
-#: Tokens that the bound does not count: the API's own text around tools, and the block with the remaining limits.
+#: Tokens that the bound does not include: the API's own text around tools, and the block with the remaining limits.
 _SLACK = 1_000
-#: Tokens that are always counted for the loop's own messages. A message that arises between the grant and the call must
-#: not make the grant too small.
+#: Tokens that are always reserved for the loop's own messages. So a message that is added between the grant and the
+#: call cannot make the grant too small.
 _LOOP_MESSAGES = 1_500
 #: The agent is warned when a tenth of its turns or tool calls is left.
 _LAST_PART = 10
 
 
 def next_step(state: BuildState, now: datetime, policy: Policy, counted: int | None = None) -> Step | Wait:
-    """Return the next step or wait. `counted` are the tokens of the next request, if the provider has counted them.
+    """Return the next step, or what the build waits for.
 
-    Checks need no money. Only judging can let a build sleep whose agent is done."""
+    `counted` is the number of tokens of the next request, if the provider has counted them. Checks need no money. So a
+    build whose agent is done can sleep only before the judge's calls.
+    """
     if state.mode is RunMode.ENDED:
         return Ended()
     accepted = state.request
@@ -149,7 +157,7 @@ def _waiting(state: BuildState, now: datetime) -> Step | Wait:
 
 
 def _overdue(state: BuildState, now: datetime) -> AnswerQuestion | GiveApproval | GiveResult | None:
-    """Return what takes the place of an answer whose deadline has come. Returns None when there is none."""
+    """Return the command that replaces an answer whose deadline has passed, or None when there is no such answer."""
     for question in state.questions:
         if question.deadline is not None and question.deadline <= now:
             default = question.default if isinstance(question.default, str) else None
@@ -165,7 +173,7 @@ def _overdue(state: BuildState, now: datetime) -> AnswerQuestion | GiveApproval 
 
 def _after_checks(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
     if state.conversation.waiting or state.workspace.replaced:
-        # A person sent a message while the checks ran, or their sandbox is gone: the agent hears of it first.
+        # A person sent a message while the checks ran, or their sandbox is gone. The agent must hear of that first.
         return SendBack()
     failed, unproven = checks.failed(state.tool_calls), proof.missing(state)
     if not failed and unproven is None:
@@ -204,7 +212,7 @@ def _think(
 
 
 def _call(state: BuildState, now: datetime, policy: Policy, counted: int | None) -> Step | Wait:
-    """Return the step to the next model call: the call, or the wait for its time or its money."""
+    """Return the step to the next model call: the call itself, or the wait for its time or its money."""
     if state.counters.retry_at is not None and state.counters.retry_at > now:
         return AwaitTime(state.counters.retry_at)
     if counted is not None:
@@ -227,7 +235,7 @@ def _call(state: BuildState, now: datetime, policy: Policy, counted: int | None)
     if guessed:
         return CountPrompt()
     if role == "judge":
-        # A build that sleeps now may wake in another sandbox, and then the builder is next.
+        # When a build sleeps now, it may wake in another sandbox. Then the builder makes the next call.
         reserve = max(reserve, _builders_worst_case(state, policy))
     return AskBudget(reserve)
 
@@ -237,13 +245,13 @@ def _limit(kind: EscalationKind, detail: str) -> Escalate:
 
 
 def _give_up(stuck: str) -> Step:
-    """Return the step for an agent that is still stuck after the warning."""
+    """Return the step for an agent that is stuck again after the warning."""
     detail = f"the agent is stuck, again after a warning: {stuck}"
     return Escalate("repetition", detail, _STEERED, ("continue", "end"))
 
 
 def worst_case(state: BuildState, policy: Policy) -> int:
-    """Return the highest cost of the next model call in microdollars, with the loop's own new messages."""
+    """Return the highest cost of the next model call in microdollars, including the loop's own new messages."""
     role = side_calls.next_role(state, policy)
     if role != "builder":
         return side_calls.worst_case(state, policy, role)
@@ -253,15 +261,13 @@ def worst_case(state: BuildState, policy: Policy) -> int:
 def _builders_worst_case(state: BuildState, policy: Policy) -> int:
     own = sum(conversation.tokens_of(message) for _, message in loop_messages(state))
     tokens = context.size(state, policy) + _SLACK + max(own, _LOOP_MESSAGES)
-    tokens = min(
-        tokens, card_of(state.request.model).context
-    )  # a longer prompt is refused, and costs nothing
+    tokens = min(tokens, card_of(state.request.model).context)  # a longer prompt is refused and costs nothing
     limit = model_choice.output_limit(state.request, policy)
     return funds.worst_case(state.request.model, tokens, limit)
 
 
 def loop_messages(state: BuildState) -> tuple[tuple[str, str], ...]:
-    """Return the loop's own messages for the next call, as pairs of reason and message."""
+    """Return the loop's own messages for the next call, as pairs of a reason and a message."""
     accepted = state.request
     messages: list[tuple[str, str]] = []
     if state.workspace.news:
@@ -286,7 +292,7 @@ _REPETITION = (
     "You are stuck: {evidence}. Find out why and try something else; if it goes on, the build stops and asks a person"
     " what to do. To wait for something that takes long, run it in the background and read its output."
 )
-#: What was tried before an escalation, for the person who decides.
+#: What was tried before an escalation. The person who decides reads this.
 _STEERED = "The agent was told what it repeats, and to try something else."
 _JUDGED = "The agent was told after each round what the judge found missing."
 _WARNED = "The agent was told to finish when a tenth of its turns or tool calls was left."
@@ -302,9 +308,9 @@ def _earliest(refresh: datetime, deadline: datetime | None) -> datetime:
 
 
 def due(state: BuildState, step: Wait, now: datetime, longest: timedelta) -> datetime:
-    """Return when a waiting build decides again without a notification.
+    """Return when a waiting build decides again if no notification comes.
 
-    That is the time of the step, the deadline, or `longest` from now, whichever comes first.
+    That is the time in the step, the deadline, or `longest` from now, whichever comes first.
     """
     until = now + longest
     if isinstance(step, AwaitTime):

@@ -1,4 +1,7 @@
-"""The lifecycle of a build as one table of legal moves. The diagram in the README is generated from it."""
+"""The phases of a build and the legal moves between them, as one table.
+
+The README's diagram is generated from the table.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -11,15 +14,15 @@ ENDS = frozenset({Phase.READY, Phase.FAILED, Phase.CANCELLED})
 _FORWARD: dict[Phase, frozenset[Phase]] = {
     Phase.QUEUED: frozenset({Phase.STARTING}),
     Phase.STARTING: frozenset({Phase.SCAFFOLD}),
-    # An agent that never names its phase goes straight to the checks.
+    # When the agent never names its phase, the build goes straight to the checks.
     Phase.SCAFFOLD: frozenset({Phase.CODE, Phase.DEPS, Phase.CHECKS}),
     Phase.CODE: frozenset({Phase.DEPS, Phase.CHECKS}),
     Phase.DEPS: frozenset({Phase.CHECKS}),
-    # Back to code: a check failed, and tries are left.
+    # Back to code when a check failed and tries are left.
     Phase.CHECKS: frozenset({Phase.CODE, Phase.READY}),
 }
 
-#: From each phase, where a build may go. Anything that has not ended may fail or be cancelled.
+#: The phases to which a build may move from each phase. A build that has not ended may always fail or be cancelled.
 MOVES: Mapping[Phase, frozenset[Phase]] = MappingProxyType(
     {phase: to | {Phase.FAILED, Phase.CANCELLED} for phase, to in _FORWARD.items()}
     | {phase: frozenset() for phase in ENDS}
@@ -27,23 +30,23 @@ MOVES: Mapping[Phase, frozenset[Phase]] = MappingProxyType(
 
 
 class IllegalMove(Fault):
-    """A move that the table does not have."""
+    """The table does not contain this move."""
 
 
 def may_move(from_phase: Phase, to_phase: Phase) -> bool:
-    """Return whether the table has this move."""
+    """Return whether the table contains this move."""
     return to_phase in MOVES[from_phase]
 
 
 def move(from_phase: Phase, to_phase: Phase) -> Phase:
-    """Return the phase after a move. Raises IllegalMove when the table does not have it."""
+    """Return the phase after a move. Raises IllegalMove when the table does not contain the move."""
     if not may_move(from_phase, to_phase):
         raise IllegalMove(f"a build cannot go from {from_phase} to {to_phase}")
     return to_phase
 
 
 def mermaid() -> str:
-    """Return the table as a Mermaid state diagram. Moves to `failed` and `cancelled` are drawn once each."""
+    """Return the table as a Mermaid state diagram. All moves to `failed` and `cancelled` are drawn as one each."""
     lines = ["stateDiagram-v2", f"    [*] --> {Phase.QUEUED}"]
     for phase in Phase:
         lines += [f"    {phase} --> {to}" for to in Phase if to in _FORWARD.get(phase, ())]

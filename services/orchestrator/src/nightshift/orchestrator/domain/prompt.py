@@ -1,8 +1,8 @@
-"""Renders the Messages API request of a build from its state alone: the same state gives the same bytes.
+"""Renders a build's request to the Messages API from the build's state alone. The same state gives the same bytes.
 
-The messages of a request begin with those of the request before, so that thinking stays valid and the provider's cache
-is read. `context.condensed` begins a new conversation. Only cache marks move. They are no part of a message: the
-provider's prefix check leaves them out.
+The messages of a request begin with those of the request before. So thinking stays valid, and the provider reads its
+cache. `context.condensed` begins a new conversation. Only the marks for the cache move. They are no part of a message,
+and the provider's check of the prefix leaves them out.
 """
 
 import re
@@ -56,7 +56,7 @@ that the person finds a running preview.
 call. The checks are then run by the system itself; if one fails you get its output back.
 """
 
-#: What the system demands before the build is ready, by the `proof` of the request.
+#: What the system prompt says about the proof of a ready build, by the request's field `proof`.
 _PROOFS: Mapping[ProofMode | None, str] = {
     None: "The build is ready only when something proves that it works: tests that were executed, a preview that"
     " answers, or the commands of the request. Files alone prove nothing.",
@@ -79,7 +79,7 @@ def build_request(state: BuildState, policy: Policy) -> dict[str, Any]:
 
 
 def _parameters(state: BuildState, policy: Policy) -> dict[str, Any]:
-    """The body without its messages."""
+    """Return the body without its messages."""
     accepted = state.request
     return {
         **thinking_parameters(accepted),
@@ -93,7 +93,7 @@ def _parameters(state: BuildState, policy: Policy) -> dict[str, Any]:
 
 @cache
 def _tools() -> list[dict[str, Any]]:
-    """The tool schemas. Cached, because making them takes ten milliseconds."""
+    """Return the schemas of the tools. They are cached, because building them takes ten milliseconds."""
     return tools.schemas()
 
 
@@ -103,7 +103,7 @@ def _customer_tool(tool: CustomTool) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _RenderedMessage:
-    """One entry as JSON: the text of each block, and the last block itself, which may get a cache mark."""
+    """One entry as JSON: the texts of its blocks, and the last block itself, which may get a cache mark."""
 
     role: str
     texts: tuple[str, ...]
@@ -112,17 +112,20 @@ class _RenderedMessage:
 
 
 class RenderedMessages:
-    """The conversation of one build as JSON text. An entry never changes, so each is rendered once."""
+    """The conversation of one build as JSON text. Entries never change, so each entry is rendered only once."""
 
     def __init__(self, attached: tuple[dict[str, Any], ...] = ()) -> None:
-        """`attached` holds the attachments of the build as content blocks."""
+        """`attached` contains the build's attachments as content blocks."""
         self._attached = tuple(map(_clean, attached))
-        self._messages: list[_RenderedMessage | None] = []  # one for each entry; None for an empty one
+        self._messages: list[_RenderedMessage | None] = []  # one for each entry; None for an empty entry
         self._entries: Sequence[Entry] = ()
         self._opening: tuple[tuple[dict[str, Any], ...], tuple[str, ...]] = ((), ())
 
     def opening(self, state: BuildState) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
-        """Return the blocks of the first message, and each as JSON text. Attachments may have megabytes."""
+        """Return the blocks of the first message, and the JSON text of each.
+
+        Cached, because attachments may be megabytes.
+        """
         if state.request.attachments and not self._attached:
             raise Fault("the attachments were not fetched from the object store")
         blocks = (*self._attached, *_opening(state))
@@ -155,7 +158,7 @@ def _begins(entry: Entry) -> bool:
 
 
 def request_bytes(state: BuildState, policy: Policy, rendered: RenderedMessages | None = None) -> bytes:
-    """Return the body as canonical JSON. Lone surrogates, which JSON cannot hold, are replaced.
+    """Return the body as canonical JSON. Lone surrogates, which JSON cannot contain, are replaced.
 
     With the `rendered` messages of earlier turns, only the new entries are rendered.
     """
@@ -167,7 +170,9 @@ def request_bytes(state: BuildState, policy: Policy, rendered: RenderedMessages 
 
 
 def count_bytes(state: BuildState, policy: Policy, rendered: RenderedMessages) -> bytes:
-    """Return the body that counts the tokens of the same request: without the fields that only an answer needs."""
+    """Return the body that asks for the token count of the same request, without the fields that only an answer
+    needs.
+    """
     parameters = _parameters(state, policy)
     del parameters["max_tokens"], parameters["stream"]
     return f"{{{_body(state, parameters, rendered)}".encode("ascii")
@@ -179,7 +184,7 @@ def _body(state: BuildState, parameters: dict[str, Any], rendered: RenderedMessa
 
 
 def _message_texts(state: BuildState, rendered: RenderedMessages) -> Iterator[str]:
-    """The JSON text of each message that `_messages` returns."""
+    """Yield the JSON text of each message that `_messages` would return."""
     roles: list[str] = []
     texts: list[list[str]] = []
     lasts: list[dict[str, Any]] = []
@@ -208,7 +213,10 @@ def _message_texts(state: BuildState, rendered: RenderedMessages) -> Iterator[st
 
 
 def system_prompt(accepted: BuildAccepted) -> str:
-    """Return the build's system prompt. It never changes during a build, and all builds share its first part."""
+    """Return the build's system prompt, which never changes during a build.
+
+    Its first part is the same for all builds.
+    """
     parts = [_SYSTEM.format(workspace=tools.WORKSPACE)]
     if accepted.checks:
         listed = "\n".join(f"- {check.name}: {check.command}" for check in accepted.checks)
@@ -230,7 +238,7 @@ def opening_message(accepted: BuildAccepted) -> str:
 
 
 def size_bound(state: BuildState, policy: Policy) -> int:
-    """Return an upper bound of the tokens of the next request: one for each byte, and a fixed number for an image."""
+    """Return an upper bound of the tokens of the next request: one for each byte, and a fixed number for each image."""
     texts = sum(map(tokens_of, state.conversation.waiting))
     texts += sum(map(attachments.tokens_bound, state.request.attachments))
     entries = sum(map(entry_tokens, state.conversation.entries))
@@ -266,7 +274,7 @@ def _roles_and_blocks(state: BuildState) -> Iterator[tuple[str, Sequence[dict[st
     yield "user", _opening(state), False
     for entry in state.conversation.entries:
         role, blocks = _entry(entry)
-        if blocks:  # an answer may be empty; the API refuses an empty message
+        if blocks:  # an answer may be empty, and the API refuses an empty message
             yield role, blocks, _begins(entry)
     if state.conversation.waiting:
         yield "user", [_text(_inline(text)) for text in state.conversation.waiting], False

@@ -1,4 +1,4 @@
-"""What a round of checks shows about a build, and whether that is enough to be ready."""
+"""Decides what a round of checks shows about a build, and whether that is enough for the build to be ready."""
 
 import re
 
@@ -8,9 +8,9 @@ from nightshift.orchestrator.domain.executed_tests import executed_tests
 from nightshift.orchestrator.domain.state import BuildState, ToolCall
 from nightshift.orchestrator.domain.workspace import preview_address
 
-#: A command that the detection ran, with its exit code.
+#: A command that the script DETECT ran, with its exit code.
 _DETECTED = re.compile(r"^== (?!exit code )(.+)$(?:(?!^== )[\s\S])*?^== exit code (\d+)$", re.MULTILINE)
-#: How the gateway reports the answer of a preview.
+#: The words in which the gateway reports the answer of a preview.
 _STATUS = re.compile(r" answers with status ([1-5]\d\d)\b")
 
 _MISSING = {
@@ -41,7 +41,7 @@ def shown_by(state: BuildState) -> Proof:
 
 
 def missing(state: BuildState) -> str | None:
-    """Return what a complete round without failures does not show. Returns None when it shows enough."""
+    """Return what a complete round without failures does not show, or None when it shows enough."""
     mode, shown = state.request.proof, shown_by(state)
     enough = {
         "none": True,
@@ -61,7 +61,7 @@ def report(missing: str) -> str:
 
 
 def _preview(state: BuildState, call: ToolCall) -> PreviewProof | None:
-    """Return the answer of the preview. Returns None when it is no HTTP answer below 400."""
+    """Return the preview's answer, or None unless it is an HTTP answer below 400."""
     status = _STATUS.search(output_of(call))
     if status is None or call.result is None or call.result.is_error:
         return None
@@ -70,7 +70,7 @@ def _preview(state: BuildState, call: ToolCall) -> PreviewProof | None:
 
 
 def _checks(state: BuildState, call: ToolCall) -> list[CheckProof]:
-    """Return the check of the request that this call ran, or each command that the detection ran."""
+    """Return the check of the request that this call ran, or all commands that the script DETECT ran."""
     requested = state.request.checks
     if call.result is None:
         return []

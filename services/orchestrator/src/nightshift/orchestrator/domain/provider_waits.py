@@ -1,6 +1,7 @@
-"""Decides when a build waits for the model provider, which refuses its key, and when it goes on.
+"""Decides when a build waits because the model provider refuses the key, and when the build continues.
 
-No build is at fault when the provider refuses the key, so nothing is counted against one and none fails for it.
+No build is at fault when the provider refuses the key. So nothing is counted against a build, and no build fails for
+it.
 """
 
 from nightshift.contracts.events.build import BuildResumed, BuildWaiting
@@ -10,26 +11,26 @@ from nightshift.orchestrator.domain.state import BuildState, RunMode
 
 Events = tuple[Event, ...]
 
-#: The kinds of failure with which the provider refuses a key: every build that uses the key would get the same answer.
+#: The kinds of failure with which the provider refuses a key. Every build that uses the key would get the same answer.
 REFUSED_KEY = frozenset({"auth", "credit", "usage_limit"})
-#: The kinds with which it refuses one call because of all calls together.
+#: The kinds of failure with which the provider refuses a call because there are too many calls.
 SLOW_DOWN = frozenset({"rate_limited", "overloaded"})
-#: The status with which it refuses what a key may not do, such as calls of one model.
+#: The HTTP status when the key lacks a permission, such as for calls of one model.
 _FORBIDDEN = 403
 
 
 def is_for_one_model(failure: CallFailed) -> bool:
-    """Return whether a refused key can still call other models, as far as the provider's answer says."""
+    """Return whether the refused key can still call other models, as far as the provider's answer says."""
     return failure.kind == "auth" and failure.status == _FORBIDDEN
 
 
 def wait(state: BuildState, detail: str) -> Events:
-    """Return the event with which a build begins to wait for the provider. `detail` names the key and the reason."""
+    """Return the event with which the build begins to wait for the provider. `detail` names the key and the reason."""
     return (BuildWaiting(reason="provider", detail=detail, until=state.request.deadline),)
 
 
 def resume(state: BuildState) -> Events:
-    """Return the end of a wait for the provider. Returns none when the build waits for something else."""
+    """Return the end of a wait for the provider. Returns none when the build does not wait for the provider."""
     if state.mode is not RunMode.WAITING or state.waits_for != "provider":
         return ()
     return (BuildResumed(reason="provider"),)

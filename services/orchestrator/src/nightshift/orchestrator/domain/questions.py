@@ -1,4 +1,4 @@
-"""Folds questions, answers, escalations and waits, and reads a question from the agent's call of `ask_user`."""
+"""Folds questions, answers, escalations and waits. Reads a question from the agent's call of `ask_user`."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -21,7 +21,7 @@ from nightshift.orchestrator.domain.repetition import NEVER_COUNTS
 from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import BuildState, EscalationKind, OpenQuestion, RunMode, ToolCall
 
-#: The option of an escalation about the criteria with which a person takes the build as it is.
+#: The option with which a person accepts the build although criteria are not met.
 ACCEPT = "accept"
 _KINDS: Mapping[str, EscalationKind] = {kind: kind for kind in get_args(EscalationKind)}
 
@@ -29,13 +29,13 @@ _KINDS: Mapping[str, EscalationKind] = {kind: kind for kind in get_args(Escalati
 def asked_by(
     use: dict[str, Any], *, call_id: str, turn: int, index: int, now: datetime
 ) -> QuestionAsked | None:
-    """Return the question of a `tool_use` block. Returns None for another tool, and for an input that is not valid."""
+    """Return the question in a `tool_use` block. Returns None for another tool or an invalid input."""
     if use.get("name") != AskUser.tool:
         return None
     try:
         given = AskUser.model_validate(use.get("input"))
     except ValidationError:
-        return None  # the gateway refuses it like the wrong input of any other tool
+        return None  # the gateway refuses this like an invalid input of any other tool
     return QuestionAsked(
         question_id=call_id,
         turn=turn,
@@ -49,7 +49,7 @@ def asked_by(
 
 
 def asked(state: BuildState, data: QuestionAsked) -> BuildState:
-    """Add the question as an open tool call, which counts towards the limit."""
+    """Add the question as an open tool call. It counts towards the limit of tool calls."""
     question = OpenQuestion(data.question_id, None, data.options, data.deadline, data.default)
     call = ToolCall(data.question_id, data.index, AskUser.tool, data.tool_use_id, "agent", NEVER_COUNTS)
     return replace(
@@ -61,7 +61,7 @@ def asked(state: BuildState, data: QuestionAsked) -> BuildState:
 
 
 def as_result(data: ToolCallAnswered) -> ToolCallCompleted:
-    """Return the answer in the form of a tool's result."""
+    """Return the answer in the form of a tool call's result."""
     return ToolCallCompleted(
         call_id=data.call_id, is_error=data.is_error, output=data.output, blocks=data.blocks, duration_ms=0
     )
@@ -72,7 +72,7 @@ def answered(state: BuildState, question_id: str) -> BuildState:
 
 
 def call_answered(state: BuildState, data: ToolCallAnswered) -> BuildState:
-    """Add the result of a call that runs in no sandbox. The agent's call may be one that was never requested."""
+    """Add the result of a call that does not run in a sandbox. The call of the agent may never have been requested."""
     if data.tool is not None and data.tool_use_id is not None:
         state = _refused(state, data, data.tool, data.tool_use_id)
     state = replace(
@@ -107,7 +107,7 @@ def resolved(state: BuildState, data: EscalationResolved) -> BuildState:
 
 
 def about_the_budget(state: BuildState) -> OpenQuestion | None:
-    """Return the escalation of a build that waits because no day of its account could pay its next call, or None."""
+    """Return the open escalation of a build whose next call no day of the account could pay, or None."""
     if state.mode is not RunMode.WAITING or state.waits_for != "escalation":
         return None
     return next((one for one in state.questions if one.kind == "day_limit"), None)
@@ -133,7 +133,7 @@ def resumed(state: BuildState) -> BuildState:
 
 
 def limits_changed(state: BuildState, data: BuildLimitsChanged) -> BuildState:
-    """Take over the limits. The agent is warned again when they come near."""
+    """Take over the new limits. The agent is warned again when it comes near them."""
     limits = {
         "turn_limit": data.turn_limit,
         "tool_call_limit": data.tool_call_limit,

@@ -1,7 +1,7 @@
-"""Finds the command behind a recorded decision: the facts that came from outside, or the step that the loop takes.
+"""Finds the command behind a recorded decision: a fact that came from outside, or the step that the loop took.
 
-A decision is recorded as its events only. Those of a step follow from the state. Those of a request, an answer of the
-model or a failure hold everything that the command needs, because `decide` copies it into them.
+The log contains only the events of a decision. The step of the loop follows from the state. For a request, an answer of
+the model or a failure, the events contain everything that the command needs, because `decide` copies it into them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -66,14 +66,14 @@ from nightshift.orchestrator.domain.next_step import CountPrompt, next_step
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import BuildState
 
-#: Reads the command from the events that begin with a decision. Returns None when the loop's own step decided.
+#: Reads the command from the events that begin with a decision. Returns None for a step of the loop itself.
 Reader = Callable[[BuildState, Sequence[RecordedEvent]], Command | None]
 
 
 def recorded_command(
     state: BuildState, events: Sequence[RecordedEvent], now: datetime, policy: Policy
 ) -> Command | None:
-    """Return the command of the decision with which `events` begin. Returns None when the loop would only wait."""
+    """Return the command whose decision is at the beginning of `events`, or None when the loop would only wait."""
     reader = _READERS.get(type(events[0].data))
     command = None if reader is None else reader(state, events)
     if command is not None:
@@ -85,7 +85,7 @@ def recorded_command(
     )
     step = next_step(state, now, policy, counted)
     if isinstance(step, CountPrompt):
-        # The log holds no count of this request: its bound decided.
+        # The log contains no count of this request, so its bound decided.
         step = next_step(state, now, policy, context.size(state, policy))
     if isinstance(step, Complete):
         number = (one.data.build_version for one in events[:2] if isinstance(one.data, BuildReady))
@@ -99,7 +99,8 @@ def _accepted(state: BuildState, events: Sequence[RecordedEvent]) -> Command | N
     forked = next((one.data for one in events if isinstance(one.data, BuildForked)), None)
     if forked is None or not isinstance(fact, BuildAccepted):
         return AcceptBuild(BuildRequested.model_construct(**given))
-    # What was left out for another model was left out before: as if the base had the model of its fork.
+    # What was left out for another model is missing from the event. So the base is treated as if it had the fork's
+    # model.
     base = ForkBase(
         accepted=fact.model_copy(update={"build_id": forked.base_build_id}),
         at_version=forked.at_version,
@@ -131,7 +132,7 @@ def _responded(state: BuildState, events: Sequence[RecordedEvent]) -> Command | 
 
 
 def _failed(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
-    """Read why a call was stopped from the next events: a cancel, a deadline, a fault or a pause."""
+    """Read from the next events why a call was stopped: a cancel, a deadline, a fault or a pause."""
     fact = events[0].data
     if not isinstance(fact, ModelCallFailed):
         return None
@@ -142,7 +143,7 @@ def _failed(state: BuildState, events: Sequence[RecordedEvent]) -> Command | Non
     if fact.kind == "cancelled":
         return _stopped(state, events, seen)
     wait = None if fact.retry_at is None else (fact.retry_at - events[0].recorded_at).total_seconds()
-    # The provider's own wish to wait is not recorded. The wait that follows from it is.
+    # How long the provider wanted the build to wait is not recorded, but the wait that followed is.
     return CallFailed(
         fact.kind,
         _text(fact.detail),
@@ -179,7 +180,7 @@ def _steered(state: BuildState, events: Sequence[RecordedEvent]) -> Command | No
 
 
 def _answered(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
-    """The answers of a person, or those with which the end of a build closes its open questions."""
+    """Return a person's answer, or the command that ended the build and so closed its open questions."""
     fact, cause = events[0].data, events[0].causation_id
     if isinstance(fact, ToolCallAnswered):
         if fact.by == "cancelled":
@@ -236,7 +237,7 @@ def _phase_changed(state: BuildState, events: Sequence[RecordedEvent]) -> Comman
 
 
 def _rewound(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
-    """A rewind begins with the end of the open questions, if there are some."""
+    """Return the rewind. It may begin with events that close the open questions."""
     place = next((index for index, one in enumerate(events) if isinstance(one.data, BuildRewound)), None)
     if place is None or not isinstance(fact := events[place].data, BuildRewound):
         return None
@@ -274,7 +275,7 @@ def _resumed(state: BuildState, events: Sequence[RecordedEvent]) -> Command | No
 
 
 def _waiting(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
-    """A pause, or a wait for the provider. A pause of a sleeping build wakes it first."""
+    """Return a pause, or a wait for the provider. The pause of a sleeping build first wakes the build."""
     facts = [one.data for one in events[:2]]
     paused = facts[-1] if isinstance(facts[0], BuildWoken) else facts[0]
     if isinstance(facts[0], BuildWaiting) and facts[0].reason == "provider":
@@ -282,7 +283,7 @@ def _waiting(state: BuildState, events: Sequence[RecordedEvent]) -> Command | No
     if not isinstance(paused, BuildWaiting) or paused.reason != "paused":
         return None
     if events[0].causation_id == state.cause and state.waits_for == "paused":
-        return None  # the run of the build says that its call has ended
+        return None  # the run of the build reports that its call has ended
     reason = None if paused.detail is None else _text(paused.detail)
     return PauseBuild(reason, cause=events[0].causation_id)
 

@@ -1,6 +1,6 @@
-"""Repairs an answer before it is recorded: the API refuses to take back some of what it sends.
+"""Repairs an answer before it is recorded, because the API refuses to take back some things that it sends.
 
-Everything else goes back exactly as it came. A repair is named in `model_call.responded`.
+Everything else is sent back exactly as it came. The event `model_call.responded` names the repairs.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -11,14 +11,14 @@ from nightshift.orchestrator.domain.state import Entry, ToolResults
 
 Block = dict[str, Any]
 
-#: The field that proves a block of thinking. One that was cut off has none.
+#: The field that proves a block of thinking. A block that was cut off has no proof.
 _PROOF = {"thinking": "signature", "redacted_thinking": "data"}
 
 
 def repair(
     content: tuple[Block, ...], invalid_inputs: Mapping[int, str], used_ids: Collection[str]
 ) -> tuple[tuple[Block, ...], tuple[str, ...]]:
-    """Repair an answer's blocks so that the API accepts them in the next request.
+    """Repair the blocks of an answer, so that the API accepts them in the next request.
 
     Returns the repaired blocks, and the names of the repairs in the order in which they were made.
     """
@@ -59,10 +59,10 @@ def _is_unsigned(block: Block) -> bool:
 
 
 def _call(block: Block, invalid: str | None, ids: set[str], repaired: dict[str, None]) -> Block:
-    """Return a tool call with an input that is an object and an id that no other call has. Adds the id to `ids`."""
+    """Return a tool call whose input is an object and whose id no other call has. Adds the id to `ids`."""
     given, call_id = block.get("input"), str(block.get("id"))
     if invalid is not None:
-        # Anthropic's documentation gives this form for sending it back.
+        # Anthropic's documentation names this form for sending back an invalid input.
         given = {"INVALID_JSON": invalid}
         repaired["invalid_input"] = None
     elif not isinstance(given, dict):

@@ -1,7 +1,7 @@
-"""Detects an agent that is stuck: the same call with the same result, or different calls with the same error.
+"""Detects an agent that is stuck: the same call has the same result, or different calls have the same error, too often.
 
-A call with a new result is progress: an agent that polls a job, or edits and runs the tests, gets new results. So is
-any other new call between the repeated ones.
+A call with a new result is progress. So an agent may poll a job, or edit files and run the tests, because it gets new
+results. Any other new call between the repeated ones is progress, too.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from nightshift.contracts.model import BlobRef
 from nightshift.contracts.tools import Bash
 from nightshift.orchestrator.domain.state import RecentCall, ToolCall
 
-#: Turns whose calls are compared, and the most calls of them.
+#: The number of turns whose calls are compared, and the most calls.
 WINDOW, _MOST_CALLS = 10, 60
 TIMES = 3
 #: The digest of a call that never counts as repeated.
@@ -33,7 +33,7 @@ _NAMES_AN_ERROR = re.compile(
 )
 _WORD = re.compile(r"[^\W\d_]{3}")
 _EXIT_CODE = re.compile(r"\[(?:ended at once, )?exit code -?\d+\]|\[stderr\]")
-#: What differs between two occurrences of one error, each with its replacement.
+#: What may differ between two occurrences of the same error, each with its replacement.
 _VARIABLE = (
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "<id>"),
     (re.compile(r"\b0x[0-9a-f]+\b|\b(?=[a-f]*\d)[0-9a-f]{8,64}\b"), "<id>"),
@@ -44,7 +44,7 @@ _VARIABLE = (
 
 
 def call_digest(tool: str, given: Mapping[str, Any] | BlobRef) -> str:
-    """Return a digest of tool and input. Returns "" for reading a background command, which never counts."""
+    """Return a digest of tool and input, or "" for a read of a background command, which never counts as repeated."""
     if tool == Bash.tool and not isinstance(given, BlobRef) and given.get("action") == "read":
         return NEVER_COUNTS
     return _digest(tool, given.ref if isinstance(given, BlobRef) else canonical.dumps(given))
@@ -60,7 +60,7 @@ def call_in_words(tool: str, given: Mapping[str, Any] | BlobRef) -> str:
 def remember(
     recent: tuple[RecentCall, ...], call: ToolCall, result: ToolCallCompleted
 ) -> tuple[RecentCall, ...]:
-    """Return the recent calls after one more result: those of the last `WINDOW` turns."""
+    """Return the recent calls with one more result. Keeps those of the last `WINDOW` turns."""
     if call.digest == NEVER_COUNTS:
         return recent
     blocks = result.blocks.ref if isinstance(result.blocks, BlobRef) else canonical.dumps(result.blocks)
@@ -78,7 +78,7 @@ def remember(
 
 
 def is_progress(newest: RecentCall, earlier: Collection[RecentCall]) -> bool:
-    """Return True when the newest call was made before and each earlier result differs from its newest result."""
+    """Return True when the newest call was made before, and its newest result differs from all earlier ones."""
     return any(one.call == newest.call for one in earlier) and newest not in earlier
 
 
@@ -88,10 +88,10 @@ def repeats(recent: tuple[RecentCall, ...]) -> bool:
 
 
 def evidence(recent: tuple[RecentCall, ...]) -> str | None:
-    """Return the calls that show that the agent is stuck, and what they returned. Returns None when it is not.
+    """Return the calls that show that the agent is stuck, and their results. Returns None when it is not stuck.
 
-    It is stuck when a call has the same result `TIMES` times, or when different calls of `TIMES` turns have the same
-    error. A call between them that occurs only once, and does not fail in the same way, is progress.
+    The agent is stuck when a call has the same result `TIMES` times, or when different calls in `TIMES` turns have the
+    same error. A call between them is progress when it occurs only once and does not fail in the same way.
     """
     counts = Counter(recent)
     repeated = [one for one, count in counts.items() if count >= TIMES and not _news(recent, one, counts)]
@@ -110,7 +110,7 @@ def evidence(recent: tuple[RecentCall, ...]) -> str | None:
 
 
 def _last_failures(recent: Sequence[RecentCall], counts: Counter[RecentCall]) -> list[RecentCall]:
-    """Return the calls that failed as the newest one did, back to the last other call that occurs only once."""
+    """Return the newest calls that failed like the newest one, back to the last other call that occurs only once."""
     found = []
     for one in reversed(recent):
         if one.error == recent[-1].error:
@@ -126,7 +126,7 @@ def _news(recent: tuple[RecentCall, ...], repeated: RecentCall, counts: Counter[
 
 
 def _error(result: ToolCallCompleted) -> str:
-    """Return the error without its numbers, paths, times and addresses. Returns "" when nothing says what failed."""
+    """Return the error without numbers, paths, times and addresses, or "" when the output does not say what failed."""
     text = _telling_line(result).lower() if result.is_error else ""
     if not _WORD.search(text):
         return ""
@@ -136,7 +136,10 @@ def _error(result: ToolCallCompleted) -> str:
 
 
 def _telling_line(result: ToolCallCompleted) -> str:
-    """Return the last line of the output that names an error, else the last line. Returns "" for no output."""
+    """Return the last line of the output that names an error, or else the last line.
+
+    Returns "" when there is no output.
+    """
     last = ""
     for line in _lines_from_the_end("" if isinstance(result.output, BlobRef) else result.output):
         last = last or line
@@ -146,7 +149,7 @@ def _telling_line(result: ToolCallCompleted) -> str:
 
 
 def _lines_from_the_end(output: str) -> Iterator[str]:
-    """Yield the lines that are not empty, the last one first. Stops early for a long output."""
+    """Yield the lines that are not empty, from the last one backwards. Reads only as much as the caller needs."""
     end = len(output)
     while end >= 0:
         begin = output.rfind("\n", 0, end)

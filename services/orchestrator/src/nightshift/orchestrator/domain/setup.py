@@ -13,12 +13,12 @@ from nightshift.eventlog.errors import BadMessage
 
 _HOST: TypeAdapter[str] = TypeAdapter(HostName)
 _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]*")
-#: Seconds for the clone and for each command.
+#: Seconds for the clone, and for each command.
 _STEP_S = 900
 
 
 def check(request: BuildRequested) -> None:
-    """Raises BadMessage, naming the field, for a source that cannot be cloned, or a variable that is set twice."""
+    """Raise BadMessage, which names the field, when the source cannot be cloned or a variable is set twice."""
     if request.source is not None:
         _check_source(request.source, request.secrets)
     if both := set(request.secrets) & set(request.environment):
@@ -47,7 +47,7 @@ def _check_source(source: Source, secrets: tuple[str, ...]) -> None:
 
 
 def setup_calls(accepted: BuildAccepted) -> tuple[ToolCallRequested, ...]:
-    """Return the call that prepares the workspace. Returns none for a build that asks for nothing special."""
+    """Return the call that prepares the workspace. Returns none when the build asks for no preparation."""
     given = (accepted.source, accepted.setup_commands, accepted.environment)
     if not any(given) and not accepted.secrets and not accepted.egress_hosts:
         return ()

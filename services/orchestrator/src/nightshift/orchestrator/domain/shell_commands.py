@@ -1,6 +1,6 @@
-"""Finds the commands that a shell text runs, as far as the text says: also in pipes, substitutions and `sh -c`.
+"""Finds the commands that a shell text runs, including those in pipes, substitutions and `sh -c`.
 
-A word that only the shell can know, such as `$x` or `*.py`, is None. What cannot be read is a `doubt`.
+A word that only the shell can know, such as `$x` or `*.py`, is None. A part that cannot be read becomes a `doubt`.
 """
 
 import posixpath
@@ -14,16 +14,16 @@ from tree_sitter import Language, Node, Parser
 Words = tuple[str | None, ...]
 
 _BASH = Language(tree_sitter_bash.language())
-#: The most characters that are read, levels of texts inside texts, and commands. The parser takes up to a second for
-#: the worst texts of this length, and four times that for twice the length.
+#: The most characters that are read, the most levels of texts inside texts, and the most commands. For the worst texts
+#: of this length the parser takes up to a second, and four times as long for twice the length.
 _LONGEST, _DEEPEST, _MOST = 8_000, 4, 300
-#: A here-document that the shell does not expand, and the most that are left out of a long text.
+#: A here-document that the shell does not expand, and how many of them are left out of a long text.
 _DOCUMENT = re.compile(r"<<-?\s*(['\"])(\w+)\1[^\n]*\n")
 _DOCUMENTS = 20
-#: The most words of all commands together, counted again where one command may run another.
+#: The most words of all commands together. A word counts again for each command that may be run by another one.
 _MOST_WORDS = 6_000
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "ash"})
-#: Programs that run the command in their arguments.
+#: Programs that run the command that is in their arguments.
 _WRAPPERS = frozenset(
     {
         "sudo",
@@ -55,26 +55,29 @@ _WRAPPERS = frozenset(
     }
     | {"parallel", "tmux", "screen", "docker", "podman", "kubectl", "npx"}
 )
-#: Programs that run code of another language, which may itself run commands.
+#: Programs that run code of another language. That code may itself run commands.
 _INTERPRETERS = re.compile(r"(python|pypy|node|perl|ruby|php|deno|bun|lua|awk|gawk)[0-9.]*")
 _ARGUMENTS = 20
-#: The parser gets characters beyond ASCII as these letters. It looks characters up in a table that is too short for
-#: them, which ended the process. Bash takes all of them for letters, too.
+#: Characters beyond ASCII are given to the parser as these letters, because the parser's table is too short for them
+#: and the process would crash. Bash treats all of these characters as letters, too.
 _OTHER, _CODED = re.compile(r"[^\x00-\x7f]"), re.compile(r"zU([0-9a-f]{2,6})Uz")
 _ESCAPED = re.compile(r"\\(\n|.)", re.DOTALL)
 _ESCAPED_IN_QUOTES = re.compile(r'\\(["$`\\\n])')
 _PATTERN_CHARACTER = re.compile(r"(?<!\\)[*?\[\]{}]")
-#: Nodes with more than the words of a command.
+#: Nodes that are not words of a command.
 _REDIRECTS = frozenset({"file_redirect", "heredoc_redirect", "herestring_redirect"})
 _HARMLESS_REDIRECT = re.compile(r"\d*(>&|<&)\d|(\d|&)?>>?\s*/dev/null|\d*<[^&<(].*", re.DOTALL)
 
 
 @dataclass(slots=True)
 class ShellText:
-    """What a text runs. `commands` stand in the text, `wrapped` are arguments that another command may run.
+    """What a shell text runs.
 
-    `code` holds texts for interpreters of other languages. `changes` is true when the text also writes a file or sets
-    a variable.
+    - `commands`: the commands in the text itself.
+    - `wrapped`: arguments of a command that may run them as a command.
+    - `code`: texts for interpreters of other languages.
+    - `doubt`: why the text cannot be read for certain, or None.
+    - `changes`: the text also writes a file or sets a variable.
     """
 
     commands: list[Words] = field(default_factory=list)
@@ -88,7 +91,7 @@ class ShellText:
 
 
 def read_shell(text: str) -> ShellText:
-    """Return the commands of a text that bash would run."""
+    """Return the commands that bash would run for this text."""
     found = ShellText()
     _read(text, found, depth=0)
     if sum(map(len, (*found.commands, *found.wrapped))) > _MOST_WORDS:
@@ -98,7 +101,7 @@ def read_shell(text: str) -> ShellText:
 
 
 def program(words: Words) -> str | None:
-    """Return the name of the program without its folder. Returns None when only the shell knows it."""
+    """Return the name of the program without its folder, or None when only the shell knows the name."""
     return None if not words or words[0] is None else posixpath.basename(words[0])
 
 
@@ -196,7 +199,7 @@ def _inner(text: str | None, found: ShellText, depth: int) -> None:
 
 
 def _wrapped(words: Words, found: ShellText, depth: int) -> None:
-    """Take every part of the arguments that can be a command: which of them are options is not known."""
+    """Take every part of the arguments that may be a command, because it is unknown which of them are options."""
     for start in range(1, min(len(words), _ARGUMENTS)):
         rest, first = words[start:], words[start]
         if first is None or first.startswith("-") or re.match(r"\w+=", first):
@@ -221,7 +224,7 @@ def _words(command: Node) -> Iterator[str | None]:
 
 
 def _word(node: Node) -> str | None:
-    """Return the word without its quotes. Returns None for one that only the shell can know."""
+    """Return the word without its quotes, or None for a word that only the shell can know."""
     text = _text(node)
     match node.type:
         case "number":
@@ -248,7 +251,7 @@ def _unescaped(match: re.Match[str]) -> str:
 
 
 def _inputs(command: Node) -> list[Node]:
-    """Return the here-strings and here-documents of a command, and of the statement that it stands in."""
+    """Return the here-strings and here-documents of a command, and those of the statement around it."""
     found = [child for child in command.children if child.type == "herestring_redirect"]
     parent = command.parent
     while parent is not None and parent.type in {"pipeline", "redirected_statement", "heredoc_redirect"}:
@@ -262,7 +265,7 @@ def _inputs(command: Node) -> list[Node]:
 
 
 def _input(node: Node) -> str | None:
-    """Return the text of a here-string or here-document. Returns None when the shell puts something into it."""
+    """Return the text of a here-string or here-document, or None when the shell inserts something into it."""
     if node.type == "herestring_redirect":
         return _word(node.named_children[-1]) if node.named_children else None
     dynamic = any(child.is_named and child.type != "heredoc_content" for child in node.children)

@@ -1,7 +1,7 @@
-"""Model calls of the roles beside the builder: whose turn it is, what they send, and what follows their answers.
+"""The model calls of roles other than the builder: who calls next, what is sent, and what follows an answer.
 
-They are paid from the build's grants like the builder's. Their answers never enter the builder's conversation, whose
-requests only grow. Each role has a module of its own, which the functions here choose.
+The build's grants pay for these calls, too. Their answers never enter the builder's conversation, whose requests only
+grow. Each role has a module of its own, which the functions here select.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def next_role(state: BuildState, policy: Policy) -> Role:
 
 
 def start(state: BuildState, command: StartCall) -> ModelCallStarted:
-    """Return the start of a call of another role than the builder."""
+    """Return the event that starts a call of a role other than the builder."""
     return ModelCallStarted(
         turn=state.conversation.turn,
         attempt=state.side_calls + 1,
@@ -43,7 +43,7 @@ def start(state: BuildState, command: StartCall) -> ModelCallStarted:
 
 
 def worst_case(state: BuildState, policy: Policy, role: Role) -> int:
-    """Return the most microdollars that the role's next call can cost. A token has at least one byte."""
+    """Return the most microdollars that the role's next call can cost. Counts a token for each byte."""
     body = request(state, policy, role)
     tokens = len(canonical.dumps(body))
     if role == "judge":
@@ -66,27 +66,30 @@ def request(state: BuildState, policy: Policy, role: Role) -> dict[str, Any]:
 
 
 def entries(state: BuildState, role: Role) -> Sequence[Entry]:
-    """Return what the role's conversation holds so far."""
+    """Return the entries of the role's conversation so far."""
     return state.judging.conversation.entries if role == "judge" and state.judging is not None else ()
 
 
 def started(state: BuildState, data: ModelCallStarted) -> BuildState:
-    """Fold the start of a call of another role than the builder."""
+    """Fold the start of a call of a role other than the builder."""
     return judging.started(state) if data.role == "judge" else state
 
 
 def responded(state: BuildState, data: ModelCallResponded) -> BuildState:
-    """Fold the answer to a call of another role than the builder."""
+    """Fold the answer to a call of a role other than the builder."""
     return judging.responded(state, data) if data.role == "judge" else state
 
 
 def failed(state: BuildState, data: ModelCallFailed) -> BuildState:
-    """Fold the failure of a call of another role than the builder."""
+    """Fold the failure of a call of a role other than the builder."""
     return judging.failed(state, data) if data.role == "judge" else state
 
 
 def following(state: BuildState, data: ModelCallResponded, policy: Policy, now: datetime) -> Events:
-    """Return the events that follow this answer of another role. `state` is the one after it."""
+    """Return the events that follow this answer of a role other than the builder.
+
+    `state` is the state after the answer.
+    """
     if data.role == "condenser":
         return (condenser.condensed(state, data, policy),)
     return verdicts.following(state, policy) if data.role == "judge" else ()

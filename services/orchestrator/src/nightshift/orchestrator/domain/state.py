@@ -1,4 +1,7 @@
-"""The state of a build, which `evolve` folds from its events. It holds sums, so that no step reads the history."""
+"""The state of a build, which `evolve` folds from the events.
+
+It contains sums, so that no step must read all events.
+"""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -23,14 +26,14 @@ from nightshift.contracts.models import Role
 from nightshift.orchestrator.domain.entries import Entries
 
 Purpose = Literal["agent", "check", "preview", "judge", "instructions", "setup", "customer"]
-#: Problems that a person decides. When the person ends the build, the kind is the reason of its failure.
+#: Problems about which a person decides. When the person ends the build, this is the reason of its failure.
 EscalationKind = Literal["turn_limit", "tool_call_limit", "cost_limit", "day_limit", "repetition", "unproven"]
 Text = str | BlobRef
 Blocks = tuple[dict[str, Any], ...] | BlobRef
 
 
 class RunMode(StrEnum):
-    """Whether the build runs. Independent of its phase."""
+    """Whether the build runs. This is independent of the build's phase."""
 
     RUNNING = "running"
     SLEEPING = "sleeping"
@@ -65,9 +68,10 @@ class ToolResults:
 
 @dataclass(frozen=True, slots=True)
 class UserMessage:
-    """A text for the agent: from a person, or from the loop itself.
+    """A text for the agent, from a person or from the loop itself.
 
-    One that `begins` a message of its own follows user content that an earlier request has already sent.
+    With `begins`, the text begins a new message, because an earlier request has already sent the user content before
+    it.
     """
 
     text: Text
@@ -79,9 +83,10 @@ Entry = AssistantMessage | ToolResults | UserMessage
 
 @dataclass(frozen=True, slots=True)
 class PastWork:
-    """What is remembered word for word of the turns that a summary replaced.
+    """What is kept word for word from the turns that a summary replaced.
 
-    `outputs` pairs calls with the files that hold their long outputs, `answers` the agent's questions with the answers.
+    `outputs` pairs tool calls with the files that contain their long outputs. `answers` pairs the agent's questions
+    with their answers.
     """
 
     files: tuple[str, ...] = ()
@@ -91,35 +96,36 @@ class PastWork:
 
 @dataclass(frozen=True)
 class Conversation:
-    """The conversation with the model. `waiting` holds the messages that the next model call adds.
+    """The conversation with the model.
 
-    Entries are only added, until `summary` replaces the oldest. The last request has sent the first `sent` of them.
+    Entries are only added, until `summary` replaces the oldest. The last request has sent the first `sent` entries.
+    `waiting` contains the messages that the next model call adds.
     """
 
     turn: int = 0
     attempt: int = 0
-    answered: bool = True  # the present turn has its answer
+    answered: bool = True  # True: the current turn has its answer
     entries: Entries[Entry] = field(default_factory=Entries)
     waiting: tuple[Text, ...] = ()
     sent: int = 0
-    limits_told: tuple[int, ...] | None = None  # the levels of the last line about what is left
-    #: The most tokens that the next request can have, without the messages that it adds. None: not known yet.
+    limits_told: tuple[int, ...] | None = None  # the levels in the last line about what is left
+    #: The most tokens that the next request can have, without the messages that it adds. None: unknown.
     tokens: int | None = None
-    #: The part of `tokens` that the provider has counted. The rest is a bound.
+    #: The part of `tokens` that the provider has counted. The rest is estimated.
     counted: int | None = None
-    checkpoint: int = 0  # the last turn that has one
+    checkpoint: int = 0  # the last turn that has a checkpoint
     too_long: bool = (
         False  # the provider refused the last request for its length, or had no room for the answer
     )
-    summary: Text | None = None  # in place of the turns before the entries
-    condensed_at: int | None = None  # the turn at which it was written
+    summary: Text | None = None  # replaces the turns before the entries
+    condensed_at: int | None = None  # the turn at which the summary was written
     past: PastWork = PastWork()
-    said: tuple[Text, ...] = ()  # by people, since the build began
+    said: tuple[Text, ...] = ()  # what people have said since the build began
 
 
 @dataclass(frozen=True, slots=True)
 class OpenCall:
-    """A model call that has started and has neither an answer nor a failure. `model` decides its price."""
+    """A model call that has started and has neither an answer nor a failure. Its price depends on `model`."""
 
     turn: int
     attempt: int
@@ -132,7 +138,7 @@ class OpenCall:
 
 @dataclass(frozen=True, slots=True)
 class PreviewTarget:
-    """The port and path of an `open_port` call."""
+    """The port and the path of an `open_port` call."""
 
     port: int
     path: str
@@ -140,28 +146,28 @@ class PreviewTarget:
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A tool call that was requested. `result` is None until its result is in the log."""
+    """A requested tool call. `result` is None until its result is in the log."""
 
     call_id: str
     index: int
     tool: str
     tool_use_id: str
     purpose: Purpose
-    digest: str  # of tool and input
-    words: str = ""  # tool and input for a person
+    digest: str  # a digest of tool and input
+    words: str = ""  # tool and input in words, for a person
     preview: PreviewTarget | None = None
     may_write: bool = False  # False also when an earlier call of the build has written
     result: ToolCallCompleted | None = None
 
     @property
     def by_agent(self) -> bool:
-        """Whether the agent made the call, and gets its result."""
+        """True when the agent made the call and gets its result."""
         return self.purpose in {"agent", "customer"}
 
 
 @dataclass(frozen=True)
 class Grant:
-    """A reservation of money. `left_microusd` is the part that no started call has reserved for itself."""
+    """A reservation of money. `left_microusd` is the part that no started call has reserved."""
 
     lease_id: UUID
     left_microusd: int
@@ -170,10 +176,13 @@ class Grant:
 
 @dataclass(frozen=True)
 class Funds:
-    """The money of a build, in microdollars. `spent` is the sum of all costs in the log.
+    """The money of a build, in microdollars.
 
-    `asked` is the open request for money; `needs` is the worst case that the last request named. `refused_until` is the
-    time that a denial named; `day_most` is the most that the account can pay in a day, as the denial said.
+    - `spent`: the sum of all costs in the log.
+    - `asked`: the open request for money.
+    - `needs`: the worst case that the last request named.
+    - `refused_until`: the time that the last denial named.
+    - `day_most`: the most that the account can pay in a day, by the last denial.
     """
 
     grants: tuple[Grant, ...] = ()
@@ -184,15 +193,17 @@ class Funds:
     spent: int = 0
     day: str | None = None
     day_limit: int | None = None
-    day_left: int = 0  # of the account, without the grants of this build, at the last grant or denial
+    # What the account had left for the day at the last grant or denial, without the grants of this build.
+    day_left: int = 0
     warned_day: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RecentCall:
-    """A tool call, as a digest, and its result. Two with the same call and result are equal, whatever the turn.
+    """A tool call, as a digest, with its result.
 
-    `line` is the line of the output that tells most. `error` is that line of a failed call, without what varies.
+    Two calls with the same digest and result are equal, whatever their turns. `line` is the most telling line of the
+    output. For a failed call, `error` is that line without the parts that vary.
     """
 
     call: str
@@ -205,22 +216,23 @@ class RecentCall:
 
 @dataclass(frozen=True)
 class FailureCounters:
-    """Counts of what went wrong, so that no failure is repeated for ever."""
+    """Counts of what went wrong, so that no failure repeats for ever."""
 
-    failures: int = 0  # of the model, since the last answer or wake
-    paid_failures: int = 0  # calls in a row that cost money and brought no answer
+    failures: int = 0  # failures of the model since the last answer or wake
+    paid_failures: int = 0  # calls in a row that cost money and had no answer
     retry_at: datetime | None = None
-    provider_sleeps: int = 0  # since the last answer
+    provider_sleeps: int = 0  # sleeps because of the provider since the last answer
     cuts: int = 0  # answers in a row that ended at the output limit
-    check_rounds: int = 0  # that failed or proved nothing
-    recent_calls: tuple[RecentCall, ...] = ()  # with their results, oldest first
-    warned_calls: tuple[RecentCall, ...] = ()  # those before the last warning about repetition
-    steered: frozenset[str] = frozenset()  # reasons of the messages that the loop sends once only
+    check_rounds: int = 0  # rounds of checks that failed or proved nothing
+    recent_calls: tuple[RecentCall, ...] = ()  # with their results, the oldest first
+    warned_calls: tuple[RecentCall, ...] = ()  # the calls before the last warning about repetition
+    # Reasons for which the loop has sent a message that it sends only once.
+    steered: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class OpenQuestion:
-    """A question without an answer. `kind` is that of an escalation, and None for a question of the agent."""
+    """A question without an answer. `kind` is the kind of an escalation, or None for a question of the agent."""
 
     question_id: str
     kind: EscalationKind | None
@@ -231,7 +243,7 @@ class OpenQuestion:
 
 @dataclass(frozen=True, slots=True)
 class OpenApproval:
-    """A tool call that waits for a person's approval. `call` is its request, which an approval lets out."""
+    """A tool call that waits for a person's approval. `call` is the request that is recorded after an approval."""
 
     call: ToolCallRequested
     deadline: datetime | None = None
@@ -239,7 +251,10 @@ class OpenApproval:
 
 @dataclass(frozen=True, slots=True)
 class CustomerCall:
-    """A call of a customer's tool without a result. At `deadline` its result is `default`, or an error."""
+    """A call of a customer's tool that has no result.
+
+    At `deadline` it gets `default` as its result, or else an error.
+    """
 
     call_id: str
     timeout_s: int
@@ -249,27 +264,29 @@ class CustomerCall:
 
 @dataclass(frozen=True)
 class Workspace:
-    """The sandbox of the agent. `news` holds messages about the sandbox that the agent has not received yet."""
+    """The agent's sandbox. `news` contains messages about the sandbox that the agent has not received yet."""
 
     sandbox_id: str | None = None
     preview_port: int | None = None
-    preview_url: str | None = None  # as the gateway stated it
-    preview_path: str | None = None  # that the agent opened on that port
+    preview_url: str | None = None  # as the gateway reported it
+    preview_path: str | None = None  # the path that the agent opened on that port
     news: tuple[str, ...] = ()
-    instructions: str = ""  # AGENTS.md and the heads of skills, as they were read last
-    instructions_new: bool = False  # the agent does not know them yet
-    unsaved: frozenset[str] = frozenset()  # paths of which the agent was told that snapshots do not hold them
-    skipped: tuple[PathProblem, ...] = ()  # what the newest snapshot does not hold
+    instructions: str = ""  # AGENTS.md and the heads of skills, as they were last read
+    instructions_new: bool = False  # True: the agent does not know them yet
+    # Paths of which the agent was told that snapshots do not contain them.
+    unsaved: frozenset[str] = frozenset()
+    skipped: tuple[PathProblem, ...] = ()  # what the newest snapshot does not contain
     preparing: str | None = None  # the id of the call that prepares the workspace
     not_prepared: Text | None = None  # why the workspace could not be prepared
-    replaced: bool = False  # the sandbox of the last round of checks is gone, and what ran in it
+    # True: the sandbox of the last round of checks is gone, and so is everything that ran in it.
+    replaced: bool = False
 
 
 @dataclass(frozen=True)
 class Judging:
-    """A round of judging: the judge's conversation, the tool calls of its last answer, and what the round has cost.
+    """A round of judging: the judge's conversation, the tool calls of its last answer, and the round's cost.
 
-    `verdicts` end the round.
+    `verdicts` is None until the verdicts have ended the round.
     """
 
     conversation: Conversation = Conversation()
@@ -283,9 +300,10 @@ class Judging:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What all rounds of judging have led to. `rounds_in_row` counts those since a person last answered about them.
+    """The outcome of all rounds of judging.
 
-    `accepted` is true once a person has accepted the build as it is.
+    `rounds_in_row` counts the rounds since a person last answered about them. `accepted` is True when a person has
+    accepted the build as it is.
     """
 
     rounds: int = 0
@@ -299,8 +317,10 @@ End = BuildReady | BuildFailed | BuildCancelled
 
 @dataclass(frozen=True)
 class BuildState:
-    """A build at one version of its stream. `cause` is the id of the newest event that lets the
-    agent loop take a step."""
+    """A build at one version of its stream.
+
+    `cause` is the id of the newest event after which the loop of the agent may take a step.
+    """
 
     version: int = 0
     cause: UUID | None = None
@@ -310,7 +330,7 @@ class BuildState:
     wake_reason: Literal["refresh", "top_up", "person", "provider"] | None = None
     conversation: Conversation = Conversation()
     call: OpenCall | None = None
-    side_calls: int = 0  # model calls of other roles than the builder since the turn began
+    side_calls: int = 0  # model calls of roles other than the builder since the turn began
     tool_calls: tuple[ToolCall, ...] = ()
     tool_calls_made: int = 0
     wrote: bool = False  # a call that can write files has succeeded, and no later snapshot was empty
@@ -319,20 +339,20 @@ class BuildState:
     funds: Funds = Funds()
     counters: FailureCounters = FailureCounters()
     workspace: Workspace = Workspace()
-    judging: Judging | None = None  # from the first call of a round to the end of the checks
+    judging: Judging | None = None  # set from the first call of a round to the end of the checks
     judgement: Judgement = Judgement()
     questions: tuple[OpenQuestion, ...] = ()
     approvals: tuple[OpenApproval, ...] = ()
-    approved_calls: tuple[ToolCallRequested, ...] = ()  # approved during a pause, and requested after it
+    approved_calls: tuple[ToolCallRequested, ...] = ()  # approved during a pause, and requested when it ends
     customer_calls: tuple[CustomerCall, ...] = ()
-    waits_for: str | None = None  # the reason of the wait, in the mode WAITING
+    waits_for: str | None = None  # the reason of the wait in the mode WAITING
     waits_on: str | None = None  # the id of the question or call that `build.waiting` named
     waits_until: datetime | None = None
     end: End | None = None
 
     @property
     def request(self) -> BuildAccepted:
-        """The accepted request. Raises ValueError when there is none."""
+        """The accepted request. Raises ValueError when no request is accepted."""
         if self.accepted is None:
             raise ValueError("the build is not accepted yet")
         return self.accepted

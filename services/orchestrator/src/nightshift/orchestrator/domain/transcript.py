@@ -1,4 +1,4 @@
-"""Writes turns of a conversation as text of a bounded size, for a model that did not take part in it. Pure."""
+"""Writes turns of a conversation as text of limited size, for a model that was not part of the conversation. Pure."""
 
 from collections.abc import Iterator
 from typing import Any, assert_never
@@ -14,12 +14,12 @@ from nightshift.orchestrator.domain.state import (
     UserMessage,
 )
 
-#: The most characters of each text, input and result: the first with which the whole fits.
+#: Limits of the characters of each text, input and result. The first limit with which everything fits is used.
 _CAPS = (6_000, 3_000, 1_500, 700, 300, 120)
 
 
 def transcript(entries: tuple[Entry, ...], most_bytes: int) -> str:
-    """Return the entries as text of at most `most_bytes` bytes of UTF-8. Long parts are cut, then the oldest turns."""
+    """Return the entries as at most `most_bytes` bytes of UTF-8. Cuts long parts first, and then the oldest turns."""
     text = ""
     for cap in _CAPS:
         text = "\n".join(line for entry in entries for line in _lines(entry, cap))
@@ -30,7 +30,7 @@ def transcript(entries: tuple[Entry, ...], most_bytes: int) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """Return the beginning and the end of a text, with a note between them when characters were left out."""
+    """Return the beginning and the end of a long text, with a note about the left-out characters between them."""
     if len(text) <= most:
         return text
     first = most * 2 // 3
@@ -59,7 +59,7 @@ def _block(block: dict[str, Any], cap: int) -> Iterator[str]:
         case "tool_use":
             yield f"Call of {block.get('name')}: {shortened(canonical.dumps(block.get('input')), cap)}"
         case _:
-            return  # thinking is not for other models
+            return  # other models cannot use the thinking
 
 
 def _result(result: ToolResult, cap: int) -> str:

@@ -1,4 +1,4 @@
-"""Judges the criteria of the request after the checks: when a round is due, and what the judge's answers lead to."""
+"""Decides about the judging of the request's criteria: when a round is due, and what the judge's answers lead to."""
 
 from typing import Any
 
@@ -17,13 +17,13 @@ from nightshift.orchestrator.domain.state import AssistantMessage, BuildState, J
 Events = tuple[Event, ...]
 
 _TIMEOUT_S = 120
-#: The part of the model's context after which the judge reads no more.
+#: The part of the model's context after which the judge may read no more.
 _FULL = 0.5
 _NO_VERDICT = "The judge gave no verdict about this criterion."
 
 
 def due(state: BuildState) -> bool:
-    """Return whether the judge makes the next model call: the checks have passed, and verdicts are missing."""
+    """Return whether the judge makes the next model call. The checks must have passed, and verdicts must be missing."""
     if not state.request.criteria or state.judgement.accepted or state.phase is not Phase.CHECKS:
         return False
     if state.conversation.waiting or state.workspace.replaced:
@@ -36,7 +36,10 @@ def due(state: BuildState) -> bool:
 
 
 def unmet(state: BuildState) -> tuple[CriterionVerdict, ...]:
-    """Return the verdicts of this round that keep the build from being ready. Raises Fault without verdicts."""
+    """Return the verdicts of this round because of which the build is not ready.
+
+    Raises Fault when there are no verdicts.
+    """
     if not state.request.criteria or state.judgement.accepted:
         return ()
     if state.judging is None or state.judging.verdicts is None:
@@ -61,9 +64,9 @@ def report(state: BuildState) -> str:
 
 
 def shown(state: BuildState) -> tuple[CriterionVerdict, ...] | None:
-    """Return the newest verdicts for the proof. Returns None for a request without criteria.
+    """Return the newest verdicts for the proof, or None when the request has no criteria.
 
-    A person may have accepted those that are not met.
+    A person may have accepted criteria that are not met.
     """
     if not state.request.criteria:
         return None
@@ -75,10 +78,10 @@ def shown(state: BuildState) -> tuple[CriterionVerdict, ...] | None:
 
 
 def following(state: BuildState, policy: Policy) -> Events:
-    """Return what follows the newest answer of the judge: its verdicts, or the tool calls that it makes."""
+    """Return what follows the judge's newest answer: its verdicts, or the tool calls that it makes."""
     judging = state.judging or Judging()
     last = judging.conversation.entries[-1]
-    uses = uses_of(last) if isinstance(last, AssistantMessage) else []  # none when its calls were cut off
+    uses = uses_of(last) if isinstance(last, AssistantMessage) else []  # empty when its calls were cut off
     for use in uses:
         given = read_verdicts(use, len(state.request.criteria))
         if not isinstance(given, str):
@@ -113,7 +116,7 @@ def _request(state: BuildState, index: int, use: dict[str, Any]) -> ToolCallRequ
 
 
 def _verdicts(state: BuildState, given: dict[int, CriterionVerdict]) -> CriteriaJudged:
-    """Return the end of the round. A criterion without a verdict is not met."""
+    """Return the event that ends the round. A criterion without a verdict is not met."""
     judging = state.judging or Judging()
     return CriteriaJudged(
         round=state.judgement.rounds + 1,

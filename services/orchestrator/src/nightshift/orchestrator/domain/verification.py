@@ -1,7 +1,8 @@
-"""`verify(events)` makes every recorded decision again with the present code, and reports the first that differs. Pure.
+"""`verify(events)` makes every recorded decision again with today's code, and reports the first difference. Pure.
 
-The log does not hold the clock and the settings of the process that decided. So `verify` searches for a time before the
-append and an output limit with which today's code gives the recorded events. A decision is equal when they exist.
+The log does not contain the clock and the settings of the process that decided. So `verify` searches for a time before
+the append, and for an output limit, with which today's code gives the recorded events. When it finds them, the decision
+counts as equal.
 """
 
 from collections import Counter
@@ -31,13 +32,13 @@ from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.recorded_commands import recorded_command
 from nightshift.orchestrator.domain.state import INITIAL, BuildState
 
-#: What differs: the decision itself, a text for a person or the agent, an amount that depends on settings, an id.
+#: What differs: the decision itself, a text for a person or the agent, an amount that depends on settings, or an id.
 Kind = Literal["decision", "text", "amount", "id"]
 
-#: The most that the decision's clock may be before the time of its append, and apart from the database's clock.
+#: How long before its append a decision may have been made, and how far its clock may differ from the database's.
 _APPEND: Final = timedelta(seconds=15)
 _AMOUNTS: Final = frozenset({"amount_microusd", "minimum_microusd", "reserve_microusd"})
-#: Settings that `build.accepted` names, and facts that no decision can make again.
+#: Fields that are settings named by `build.accepted`, and facts that no decision can make again.
 _GIVEN: Final[Mapping[type[Event], frozenset[str]]] = {
     BuildAccepted: frozenset(
         {
@@ -59,7 +60,7 @@ _PRICED: Final = frozenset({"price_version", "cost_microusd"})
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The first place at which the present code decides something else. One side is None where it has no event."""
+    """The first place where today's code decides something else. One side is None when it has no event there."""
 
     version: int
     kind: Kind
@@ -71,9 +72,10 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The result for one build. `unchecked` counts, by type, the events whose command cannot be found in the log.
+    """The result for one build.
 
-    `tolerated` counts the differences of the kinds that were not asked for.
+    `unchecked` counts, by type, the events whose command cannot be found in the log. `tolerated` counts the differences
+    of kinds that the caller did not ask for.
     """
 
     build_id: str
@@ -90,9 +92,10 @@ def verify(
     *,
     kinds: frozenset[Kind] = frozenset({"decision"}),
 ) -> Verification:
-    """Return the first difference of one of these kinds. `events` are a whole stream with its stored fields fetched.
+    """Return the first difference of one of these kinds.
 
-    Raises Fault, which names the version, for a log that cannot be folded.
+    `events` are a whole stream, with the stored fields fetched. Raises Fault, which names the version, for a log that
+    cannot be folded.
     """
     check = _Check(policy or Policy(), kinds)
     state, place = INITIAL, 0
@@ -115,7 +118,7 @@ def verify(
 
 
 def _decided_together(events: Sequence[RecordedEvent], place: int) -> Sequence[RecordedEvent]:
-    """Return the events from `place` that one append can hold: the orchestrator's, without one of another service."""
+    """Return the events from `place` on that may come from one append: events of the orchestrator without a gap."""
     end = place + 1
     while end < len(events) and events[end].data.owner is Owner.ORCHESTRATOR:
         end += 1
@@ -123,7 +126,7 @@ def _decided_together(events: Sequence[RecordedEvent], place: int) -> Sequence[R
 
 
 class _Check:
-    """Makes decisions again and compares them. Learns the settings of the process that decided."""
+    """Makes decisions again and compares them. Finds out the settings of the process that decided."""
 
     def __init__(self, policy: Policy, kinds: frozenset[Kind]) -> None:
         self.policy = policy
@@ -132,25 +135,28 @@ class _Check:
         self.difference: Difference | None = None
         self.tolerated: Counter[Kind] = Counter()
         self.unchecked: Counter[str] = Counter()
-        self._cause: UUID | None = None  # of the last decision
+        self._cause: UUID | None = None  # the cause of the last decision
 
     def decision(self, state: BuildState, recorded: Sequence[RecordedEvent]) -> int:
-        """Check the decision with which `recorded` begins. Returns the number of its events, at least 1."""
+        """Check the decision at the beginning of `recorded`. Returns the number of its events, at least 1."""
         if isinstance(fact := recorded[0].data, BuildAccepted):
             self.policy = replace(
                 self.policy, turn_limit=fact.turn_limit, tool_call_limit=fact.tool_call_limit
             )
         best: _Attempt | None = None
+        known = self.policy
         for policy, now in self._settings(state, recorded):
             attempt = _attempt(state, recorded, now, policy)
             if attempt is None:
                 continue
-            if best is None or attempt.rank < best.rank:
+            # With other tools than then no limit gives the recorded amount. The solved one comes nearest to it.
+            nearer = best is not None and policy is not known and attempt.rank == best.rank
+            if best is None or nearer or attempt.rank < best.rank:
                 best, self.policy = attempt, policy
             if not attempt.differences:
                 break
         if best is None or (best.broken and self._is_from_outside(state, recorded[0])):
-            # An event with the cause of the decision before it was a part of that decision.
+            # An event with the same cause as the decision before it was a part of that decision.
             if self._is_from_outside(state, recorded[0]) and recorded[0].causation_id != self._cause:
                 self.unchecked[recorded[0].data.type] += 1
             else:
@@ -169,7 +175,7 @@ class _Check:
     def _settings(
         self, state: BuildState, recorded: Sequence[RecordedEvent]
     ) -> Iterator[tuple[Policy, datetime]]:
-        """Yield the settings and times that the deciding process may have had, the most likely first."""
+        """Yield the settings and times that the deciding process may have had, the most likely ones first."""
         at = recorded[0].recorded_at
         times = [at, *_edges(state, at)]
         yield from ((self.policy, now) for now in times)
@@ -178,7 +184,7 @@ class _Check:
             yield from ((solved, now) for now in times)
 
     def _is_from_outside(self, state: BuildState, event: RecordedEvent) -> bool:
-        """Return whether a request, and not the state, caused the event: its command may have left no other trace."""
+        """Return whether a request, and not the state, caused the event. Its command may have left no other trace."""
         own = {state.cause, None if state.call is None else state.call.event_id}
         return event.causation_id not in own
 
@@ -238,7 +244,7 @@ def _differing(recorded: Event, decided: Event) -> dict[str, Kind]:
     """Return the fields that differ, each with the kind of its difference."""
     skipped = _GIVEN.get(type(recorded), frozenset())
     if recorded.__dict__.get("price_version") != decided.__dict__.get("price_version"):
-        skipped |= _PRICED  # the prices of that day
+        skipped |= _PRICED  # the prices were others on that day
     found: dict[str, Kind] = {}
     for name, value in decided.__dict__.items():
         before = recorded.__dict__.get(name)
@@ -255,7 +261,7 @@ def _kind(event: Event, name: str) -> Kind:
         return "id"
     if name == "content" or (isinstance(event, ToolCallRequested) and event.purpose == "agent"):
         return "decision"
-    # The limit of the time of a check belongs to the text of its command.
+    # The time limit of a check belongs to the text of its command.
     if name in sealed_fields(type(event)) or name == "action" or isinstance(event, ToolCallRequested):
         return "text"
     return "decision"
@@ -272,7 +278,7 @@ def _same_time(recorded: Any, decided: Any) -> bool:
 def _ids_compared(
     state: BuildState, command: Command, recorded: Sequence[RecordedEvent], decided: Sequence[Event]
 ) -> Iterator[Difference]:
-    """Yield the first event whose id would be another one."""
+    """Yield the first event that would now have another id."""
     seen: Counter[tuple[object, str]] = Counter()
     for one, event, cause in zip(recorded, decided, causes(state, command, tuple(decided)), strict=False):
         event_id = ids.event_id(cause, event.type, seen[cause, event.type])
@@ -283,7 +289,7 @@ def _ids_compared(
 
 
 def _edges(state: BuildState, at: datetime) -> list[datetime]:
-    """Return the moments shortly before the append at which a step of this state can change to another."""
+    """Return the moments shortly before the append at which the step of this state can change."""
     times: list[datetime | None] = [state.counters.retry_at, state.funds.refused_until, state.waits_until]
     times += [question.deadline for question in state.questions]
     times += [grant.expires_at - timedelta(seconds=5) for grant in state.funds.grants]
@@ -295,7 +301,9 @@ def _edges(state: BuildState, at: datetime) -> list[datetime]:
 
 
 def _with_output_limit(state: BuildState, recorded: Sequence[RecordedEvent], policy: Policy) -> Policy | None:
-    """Return the policy whose output limit gives the recorded reservation. Returns None when there is none to match."""
+    """Return the policy with the output limit that gives the recorded reservation, or None when there is none to
+    compare.
+    """
     amounts = (
         one.data.reserve_microusd if isinstance(one.data, ModelCallStarted) else one.data.minimum_microusd
         for one in recorded
@@ -314,5 +322,6 @@ def _with_output_limit(state: BuildState, recorded: Sequence[RecordedEvent], pol
         else:
             high = middle
     if low and worst_case(state, replace(policy, max_output_tokens=low, thinking_tokens=0)) > wanted:
-        low -= 1  # another prompt: no limit gives the same amount, and the recorded grant must cover it
+        # The prompt is another one, so no limit gives the same amount, and the recorded grant must cover it.
+        low -= 1
     return replace(policy, max_output_tokens=low, thinking_tokens=0)

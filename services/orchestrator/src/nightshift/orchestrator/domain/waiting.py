@@ -1,4 +1,4 @@
-"""Decides when a build waits for a person, what an answer leads to, and folds the facts about it."""
+"""Decides when a build waits for a person and what an answer leads to, and folds the facts about it."""
 
 from datetime import datetime
 from typing import Literal
@@ -38,9 +38,9 @@ ResumeReason = Literal[
 WaitReason = Literal["question", "limit", "escalation", "approval", "customer_tool"]
 
 LIMITS = frozenset({"turn_limit", "tool_call_limit", "cost_limit"})
-#: The options of an escalation. An answer may add a text to each.
+#: The options of an escalation. An answer may add a text to an option.
 CONTINUE, FINISH, END = "continue", "finish", "end"
-#: Turns and tool calls that `finish` adds to a limit.
+#: How many turns and tool calls the option `finish` adds to a limit.
 _TO_FINISH = 10
 
 _FINISH_NOW = (
@@ -51,7 +51,9 @@ _ENDED = "Not answered: the build ended."
 
 
 def wait(state: BuildState) -> BuildWaiting:
-    """Return the event with which a running build begins to wait: for its oldest question, else for another answer."""
+    """Return the event with which a running build begins to wait: for its oldest question, or else for another
+    answer.
+    """
     reason, question_id = _waits_on(state)
     times = [
         *(one.deadline for one in state.questions),
@@ -78,7 +80,7 @@ def _waits_on(state: BuildState) -> tuple[WaitReason, str]:
 
 
 def escalate(state: BuildState, command: Escalate, escalation_id: UUID) -> Events:
-    """Return the escalation and the wait for its answer."""
+    """Return the escalation, and the wait for its answer."""
     raised = EscalationRaised(
         escalation_id=escalation_id,
         kind=command.kind,
@@ -92,7 +94,7 @@ def escalate(state: BuildState, command: Escalate, escalation_id: UUID) -> Event
 
 
 def answer(state: BuildState, command: AnswerQuestion) -> Events:
-    """Return the answer to an open question or escalation. Returns none when it is not open."""
+    """Return the events of an answer to a question or escalation. Returns none when it is not open."""
     question = open_question(state, command.question_id)
     if question is None:
         return ()
@@ -136,9 +138,10 @@ def _told(kind: str, option: str, text: str | None) -> str:
 
 
 def _more(state: BuildState, *, few: bool) -> BuildLimitsChanged:
-    """Return limits with room for `_TO_FINISH` turns and calls, or for as many as the build has had.
+    """Return limits with room for `_TO_FINISH` more turns and calls when `few`, or else for as many as the build has
+    had.
 
-    A limit of the cost gets room when the build has come to it.
+    The cost limit gets room only when the build has reached it.
     """
     turns, calls = state.conversation.turn, state.tool_calls_made
     return BuildLimitsChanged(
@@ -151,9 +154,9 @@ def _more(state: BuildState, *, few: bool) -> BuildLimitsChanged:
 
 
 def message(state: BuildState, command: MessageAgent) -> Events:
-    """Return a person's message. It takes the place of the answers and approvals that the person owes.
+    """Return the events of a person's message. It replaces the answers and approvals that the person has not given yet.
 
-    It ends neither a limit nor a pause, and the agent reads it after the results of the customer's tools.
+    It ends neither a wait at a limit nor a pause. The agent reads it after the results of the customer's tools.
     """
     events: Events = (AgentSteered(reason="person", message=command.message),)
     events += approvals.replaced_by_message(state)
@@ -166,7 +169,7 @@ def message(state: BuildState, command: MessageAgent) -> Events:
 
 
 def set_limits(state: BuildState, command: SetLimits) -> Events:
-    """Return the new limits. A build that waits at a limit which has room again goes on."""
+    """Return the event of the new limits. A build that waits at a limit continues when there is room again."""
     changed = BuildLimitsChanged(
         turn_limit=command.turn_limit or state.request.turn_limit,
         tool_call_limit=command.tool_call_limit or state.request.tool_call_limit,
@@ -185,7 +188,7 @@ def set_limits(state: BuildState, command: SetLimits) -> Events:
 
 
 def pause(state: BuildState, reason: str | None) -> Events:
-    """Return the pause of a build. One that sleeps wakes for it, so that money does not wake it later."""
+    """Return the events that pause the build. A sleeping build wakes for it, so that money does not wake it later."""
     if state.waits_for == "paused":
         return ()
     woken = (BuildWoken(reason="person"),) if state.mode is RunMode.SLEEPING else ()
@@ -197,9 +200,9 @@ def paused(state: BuildState, detail: str | None = None) -> BuildWaiting:
 
 
 def resume(state: BuildState, reason: ResumeReason) -> Events:
-    """Return the end of a wait of which everything is answered, else the wait for what is left when that is new.
+    """Return the end of the wait when everything is answered. Else return the wait for the rest, when that is new.
 
-    A pause ends by `resume_paused` only.
+    Only `resume_paused` ends a pause.
     """
     if state.mode is not RunMode.WAITING or state.waits_for == "paused":
         return ()
@@ -211,19 +214,19 @@ def resume(state: BuildState, reason: ResumeReason) -> Events:
 
 
 def then_resume(state: BuildState, events: Events, reason: ResumeReason) -> Events:
-    """Return the events, with the end of the wait when they answer the last of what the build waits for."""
+    """Return the events, and the end of the wait when they answer the last thing for which the build waits."""
     return (*events, *resume(evolve_all(state, events), reason)) if events else ()
 
 
 def resume_paused(state: BuildState, now: datetime) -> Events:
-    """Return the end of a pause, and the requests of the calls that were approved during it."""
+    """Return the end of the pause, and the requests of the calls that were approved during it."""
     if state.waits_for != "paused":
         return ()
     return (BuildResumed(reason="person"), *(approvals.run(call, now) for call in state.approved_calls))
 
 
 def rewind(state: BuildState, command: RewindBuild) -> Events:
-    """Return the way back to the end of a turn. The questions of the abandoned branch are closed."""
+    """Return the events that set the build back to the end of a turn. They also close everything that is still open."""
     if not may_rewind(state):
         return ()
     base = command.base
@@ -240,7 +243,7 @@ def rewind(state: BuildState, command: RewindBuild) -> Events:
 
 
 def closed(state: BuildState) -> Events:
-    """Return the end of every open question, approval and customer's call of a build that ends."""
+    """Return the events that close all open questions, approvals and customers' calls of a build that ends."""
     questions = tuple(
         ToolCallAnswered(call_id=one.question_id, is_error=True, output=_ENDED, by="cancelled")
         if one.kind is None

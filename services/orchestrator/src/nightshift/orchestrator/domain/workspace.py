@@ -1,4 +1,4 @@
-"""Folds the sandbox events: the sandbox, its preview, and the messages about them for the agent."""
+"""Folds the events of the sandbox: the sandbox itself, its preview, and messages about them for the agent."""
 
 from collections.abc import Sequence
 from typing import assert_never
@@ -33,7 +33,7 @@ def sandbox_event(state: BuildState, data: SandboxEvent, event_id: UUID) -> Buil
         case ToolCallCompleted():
             return completed(replace(state, cause=event_id), data)
         case SandboxOpened():
-            # Another sandbox: the processes of the last one, and its preview, are gone.
+            # This is another sandbox. The processes of the previous one are gone, and so is its preview.
             return replace(state, workspace=_fresh(state, data.sandbox_id))
         case SandboxRestored():
             return replace(
@@ -70,14 +70,14 @@ def _fresh(state: BuildState, sandbox_id: str | None = None) -> Workspace:
 
 
 def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
-    """Add the result of an open tool call, with what it means for the preview and for repetition."""
+    """Add the result of an open tool call, and what it means for the preview and for repetition."""
     if data.call_id == state.workspace.preparing:
         return replace(state, workspace=_prepared(state.workspace, data))
     call = next((call for call in state.tool_calls if call.call_id == data.call_id), None)
     if call is None:
         return judging.completed(state, data)
     if call.result is not None:
-        return state  # answered before: the first result stands
+        return state  # the call has a result already, and the first one counts
     if call.preview is not None:
         state = replace(state, workspace=port_opened(state.workspace, call.preview, data))
     if call.purpose == "instructions":
@@ -106,7 +106,7 @@ def _preview_opened(workspace: Workspace, data: PreviewOpened) -> Workspace:
 def port_opened(workspace: Workspace, target: PreviewTarget, result: ToolCallCompleted) -> Workspace:
     """Return the workspace after the agent's `open_port` call.
 
-    When the URL path of this call did not answer, the path of an earlier call that answered is kept.
+    When the URL path of this call did not answer, an earlier path that answered is kept.
     """
     if workspace.preview_port != target.port or (result.is_error and workspace.preview_path is not None):
         return workspace
@@ -114,14 +114,14 @@ def port_opened(workspace: Workspace, target: PreviewTarget, result: ToolCallCom
 
 
 def preview_address(workspace: Workspace) -> str:
-    """Return the URL of the preview with the path that the agent opened. Returns "" without a preview."""
+    """Return the preview's URL with the path that the agent opened, or "" when there is no preview."""
     url, path = workspace.preview_url or "", workspace.preview_path or "/"
     has_path = urlsplit(url).path not in {"", "/"}
     return url if not url or path == "/" or has_path else url.rstrip("/") + path
 
 
 def news_delivered(workspace: Workspace, reason: str) -> Workspace:
-    """Drop the messages about the sandbox and its instructions once the agent has received them."""
+    """Remove the messages about the sandbox and its instructions that the agent has received."""
     if reason == "instructions":
         return replace(workspace, instructions_new=False)
     return replace(workspace, news=()) if reason == "sandbox_restored" else workspace
@@ -146,7 +146,7 @@ def _restored(data: SandboxRestored) -> str:
 
 
 def snapshot_event(state: BuildState, data: SnapshotEvent) -> BuildState:
-    """Tell the agent once about each path that snapshots do not hold. The loop never waits for a snapshot."""
+    """Tell the agent once about each path that snapshots do not contain. The loop never waits for a snapshot."""
     if not isinstance(data, SnapshotSaved):
         return state
     if not data.files and data.at_version >= state.wrote_at and _began_empty(state):
@@ -173,7 +173,7 @@ def _began_empty(state: BuildState) -> bool:
 
 
 def _listed(paths: Sequence[str | PathProblem], count: int | None = None) -> str:
-    """The first paths, with their reasons when they have some, and the number of the others."""
+    """Return the first paths, with their reasons if they have some, and the number of the other paths."""
     texts = [one if isinstance(one, str) else f"{one.path} ({one.reason})" for one in paths[:_NAMED]]
     more = max(count or 0, len(paths)) - len(texts)
     return ", ".join(texts) + (f" and {more} more" if more else "")

@@ -1,1 +1,1 @@
-"""The use cases: run a build, schedule builds, handle requests."""
+"""The use cases: running a build, scheduling builds, and handling requests."""

@@ -1,4 +1,4 @@
-"""What the orchestrator refuses, for programs that check a request before they send it. The command line imports it."""
+"""Lets programs such as the command line check a request before they send it, by the rules of the orchestrator."""
 
 from datetime import datetime
 
@@ -10,8 +10,9 @@ __all__ = ["check_request", "same_request"]
 
 
 def check_request(request: BuildRequested, now: datetime) -> None:
-    """Raises BadMessage, naming the field, for a request that every orchestrator of this version refuses.
+    """Raise BadMessage, which names the field, for a request that every orchestrator of this version refuses.
 
-    A request without a model is not refused for its model: the default is a setting of the orchestrator.
+    A request that names no model is not refused for its model, because the default model is a setting of the
+    orchestrator.
     """
     admit(request, now, Policy())

@@ -1,4 +1,6 @@
-"""Fetches the attachments of a request from the object store, where its producer stored them by their digest."""
+"""Fetches the attachments of a request from the object store, where the request's sender stored them by their
+digests.
+"""
 
 import asyncio
 import hashlib
@@ -13,9 +15,9 @@ from nightshift.orchestrator.domain.attachments import blocks
 
 
 async def fetch(attachments: Sequence[Attachment], objects: ObjectStore) -> tuple[dict[str, Any], ...]:
-    """Return the content blocks of all attachments, in their order.
+    """Return the content blocks of all attachments, in order.
 
-    Raises BadMessage, naming the field, when the store has no such file or another one.
+    Raises BadMessage, which names the field, when the store does not have a file or has another one.
     """
     found: list[dict[str, Any]] = []
     for index, one in enumerate(attachments):
@@ -28,7 +30,7 @@ async def fetch(attachments: Sequence[Attachment], objects: ObjectStore) -> tupl
 async def _body(attachment: Attachment, objects: ObjectStore, field: str) -> bytes:
     digest = attachment.digest.removeprefix("sha256:")
     try:
-        # One byte more than stated shows a larger file without reading all of it.
+        # One byte more than stated is enough to notice a larger file without reading all of it.
         body = await objects.get_range(blob_key(digest), 0, attachment.bytes + 1)
     except NotFound:
         said = (

@@ -1,4 +1,6 @@
-"""Handles the requests about builds: accept, cancel, pause and resume one, answer it, message it, set its limits."""
+"""Handles requests about builds: accept, cancel, pause, resume or rewind a build, send it answers or messages, set
+limits.
+"""
 
 from datetime import datetime
 
@@ -57,7 +59,7 @@ _log = structlog.get_logger(__name__)
 
 
 class BuildRequests:
-    """Handles the requests about builds. Each request appends to the log first, and only once."""
+    """Handles the requests about builds. Each request first appends to the log, and only once."""
 
     def __init__(
         self,
@@ -70,7 +72,7 @@ class BuildRequests:
         policy: Policy,
         clock: Clock,
     ) -> None:
-        """`objects` holds the attachments of requests."""
+        """`objects` is where the attachments of requests are stored."""
         self._repository = repository
         self._accounts = accounts
         self._projects = projects
@@ -80,10 +82,10 @@ class BuildRequests:
         self._clock = clock
 
     async def accept(self, request: BuildRequested) -> None:
-        """Append `build.accepted`. The build starts when it is its turn. The same request again changes nothing.
+        """Append `build.accepted`. The build starts when its turn has come. The same request again changes nothing.
 
-        Raises BadMessage for a request that cannot be built, NotPermitted for one in a project of another account, and
-        EventIdReused when another request had this build id.
+        Raises BadMessage for a request that cannot be built, NotPermitted for a project of another account, and
+        EventIdReused when another request used this build id.
         """
         if await self._repository.exists(request.build_id):
             await self._check_same(request)
@@ -98,13 +100,14 @@ class BuildRequests:
                     request.build_id, INITIAL, AcceptBuild(request, account, base), now
                 )
             except (EventIdReused, VersionConflict, StreamClosed):
-                await self._check_same(request)  # another replica accepted it first
+                await self._check_same(request)  # another replica has accepted it first
         self._scheduler.look()
 
     async def _check_project(self, request: BuildRequested) -> None:
-        """Raises NotPermitted for a build in another account's project, whose files and digests its builds share.
+        """Raise NotPermitted for a build in another account's project, because builds of a project share files and
+        digests.
 
-        A fork stays in the project of its base, also when another account pays for it.
+        A fork stays in the project of its base, even when another account pays for it.
         """
         if request.base_build_id is not None:
             return
@@ -116,17 +119,17 @@ class BuildRequests:
             )
 
     async def _fork_base(self, request: BuildRequested, now: datetime) -> ForkBase | None:
-        """Return what a fork starts from. Returns None for another request. Raises NotFound and BadMessage."""
+        """Return what a fork starts from, or None for a request that is no fork. Raises NotFound and BadMessage."""
         if request.base_build_id is None or request.at is None:
             return None
         base = await self._repository.fork_base(request.base_build_id, request.at.turn)
         check_fork(request, base.accepted)
-        model = builder(request, base)  # it may have retired since the base build began
+        model = builder(request, base)  # the model may have retired since the base build began
         admit(request.model_copy(update={"model": model}), now, self._policy)
         return base
 
     async def cancel(self, event: RecordedEvent, request: BuildCancelRequested) -> None:
-        """End the build, whichever replica runs it. Changes nothing after its end. Raises NotFound."""
+        """End the build, whichever replica runs it. Changes nothing when it has ended. Raises NotFound."""
         command = CancelBuild(request.reason or "cancelled by request", cause=event.event_id)
         await self._scheduler.cancel(request.build_id, command)
         state = await self._load(request.build_id)
@@ -137,20 +140,21 @@ class BuildRequests:
                 state = await self._repository.catch_up(request.build_id, state)
 
     async def add_message(self, event: RecordedEvent, request: BuildMessageSent) -> None:
-        """Append a person's message, which the agent reads at its next turn. A waiting build goes on with it.
+        """Append a person's message, which the agent reads at its next turn.
 
-        Raises NotFound when the build does not exist, and StreamClosed when it has ended.
+        A waiting build may continue because of it. Raises NotFound when the build does not exist, and StreamClosed when
+        it has ended.
         """
         command = MessageAgent(request.message, cause=event.event_id)
         state = await self._load(request.build_id)
         if state.mode is RunMode.ENDED:
-            # Raises StreamClosed, unless the message was recorded before the end.
+            # This raises StreamClosed, unless the message was recorded before the end.
             await self._repository.commit_at_any_version(request.build_id, command, self._clock())
         else:
             await self._commit(request.build_id, state, command)
 
     async def answer(self, event: RecordedEvent, request: BuildAnswerGiven) -> None:
-        """Answer a question or an escalation. Changes nothing when it is not open: the first answer counts.
+        """Answer a question or an escalation. Changes nothing when it is not open, because the first answer counts.
 
         Raises NotFound when the build does not exist, and BadMessage for an empty answer or an unknown option.
         """
@@ -168,9 +172,9 @@ class BuildRequests:
         await self._commit(request.build_id, state, command)
 
     async def approve(self, event: RecordedEvent, request: ToolCallApprovalGiven) -> None:
-        """Approve or deny a tool call that waits for it. The same decision again changes nothing.
+        """Approve or deny a tool call that waits for approval. The same decision again changes nothing.
 
-        Raises NotFound when no call waits under this id, and AlreadyAnswered when it was decided otherwise.
+        Raises NotFound when no call with this id waits, and AlreadyAnswered when the earlier decision was another one.
         """
         command = GiveApproval(
             request.call_id,
@@ -189,9 +193,9 @@ class BuildRequests:
             raise AlreadyAnswered(f"the call {request.call_id} was {how} before (by {approval.by})")
 
     async def give_result(self, event: RecordedEvent, request: ToolCallResultGiven) -> None:
-        """Answer a call of a customer's tool. The same result again changes nothing.
+        """Give the result of a customer's tool call. The same result again changes nothing.
 
-        Raises NotFound for a call that is not of such a tool, and AlreadyAnswered when it has another result.
+        Raises NotFound when no customer's tool has this call, and AlreadyAnswered when the call has another result.
         """
         output = customer_tools.output_of(request)
         command = GiveResult(request.call_id, request.is_error, output, cause=event.event_id)
@@ -206,19 +210,20 @@ class BuildRequests:
             raise AlreadyAnswered(f"the call {request.call_id} has another result, and the first one stands")
 
     async def pause(self, event: RecordedEvent, request: BuildPauseRequested) -> None:
-        """Pause the build, whichever replica runs it. The run stops its model call. Raises NotFound."""
+        """Pause the build, whichever replica runs it. That run stops its model call. Raises NotFound."""
         state = await self._load(request.build_id)
         await self._commit(request.build_id, state, PauseBuild(request.reason, cause=event.event_id))
 
     async def resume(self, event: RecordedEvent, request: BuildResumeRequested) -> None:
-        """Let a paused build go on. Changes nothing when it is not paused. Raises NotFound."""
+        """Resume a paused build. Changes nothing when the build is not paused. Raises NotFound."""
         state = await self._load(request.build_id)
         await self._commit(request.build_id, state, ResumeBuild(cause=event.event_id))
 
     async def rewind(self, event: RecordedEvent, request: BuildRewindRequested) -> None:
         """Set a stopped build back to the end of a turn.
 
-        Raises NotFound, BadMessage when the turn has not ended or has no snapshot, and Refused when the build works.
+        Raises NotFound; BadMessage when the turn has not ended or has no snapshot; and Refused while the build is
+        working.
         """
         state = await self._load(request.build_id)
         base = await self._repository.fork_base(request.build_id, request.at.turn)
@@ -231,7 +236,10 @@ class BuildRequests:
         await self._commit(request.build_id, state, command)
 
     async def set_limits(self, event: RecordedEvent, request: BuildLimitsSet) -> None:
-        """Set limits of the build. One that waits at a limit goes on when it has room again. Raises NotFound."""
+        """Set limits of the build. A build that waits at a limit continues when there is room again.
+
+        Raises NotFound.
+        """
         command = SetLimits(
             request.turn_limit,
             request.tool_call_limit,
@@ -247,9 +255,9 @@ class BuildRequests:
         return state
 
     async def _commit(self, build_id: str, state: BuildState, command: RequestCommand) -> bool:
-        """Append what the request leads to, once, and run the build or wake its run here.
+        """Append once what the request leads to, and run the build here or wake its run.
 
-        Returns False when the request leads to nothing. Raises EventIdReused when another request had its id.
+        Returns False when the request leads to nothing. Raises EventIdReused when another request had the same id.
         """
         while True:
             before = state.version

@@ -1,10 +1,14 @@
-"""Decides which builds this replica runs: a bounded number, each under a lease, and those that no live replica runs."""
+"""Decides which builds this replica runs. Their number is limited, and each has a lease.
+
+It also takes over builds that no live replica runs.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -15,18 +19,20 @@ from nightshift.orchestrator.domain.commands import CancelBuild
 from nightshift.orchestrator.ports import RefusedKey, UnownedBuilds
 from nightshift.orchestrator.usecases.provider_access import ProviderAccess
 from nightshift.orchestrator.usecases.runner import Runner
+from nightshift.servicekit.metrics import LEASES_LOST
 
 _log = structlog.get_logger(__name__)
 
-#: Seconds before this replica retries a run that failed.
+#: Seconds after which this replica retries a failed run.
 _BACKOFF = Backoff(1.0, 300.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerSettings:
-    """`capacity` is the most builds at once on this replica, `per_account` the most active builds of one account.
+    """The settings of the scheduler. Times are in seconds.
 
-    Times are in seconds.
+    `capacity` is the most builds that this replica runs at once. `per_account` is the most active builds of one
+    account.
     """
 
     owner: str
@@ -45,14 +51,14 @@ class _Active:
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
-    """The failed runs of a build in a row, and the loop's time of the next try."""
+    """How many runs of a build have failed in a row, and the event loop's time of the next try."""
 
     failures: int = 0
     retry_at: float = 0.0
 
 
 class BuildScheduler:
-    """Runs builds, one task each."""
+    """Runs builds, each in a task of its own."""
 
     def __init__(
         self,
@@ -80,7 +86,7 @@ class BuildScheduler:
         return len(self._active)
 
     async def start(self, build_id: str) -> bool:
-        """Run this build if there is room and no other replica runs it. Returns whether it runs here now."""
+        """Run this build if there is room and no other replica runs it. Returns whether it now runs here."""
         if build_id in self._active:
             self._active[build_id].runner.notify(2**63)
             return True
@@ -93,7 +99,7 @@ class BuildScheduler:
             if lease is None:
                 return False
             runner = self._make_runner(build_id)
-            # A context of its own: the run outlives the message that starts it by hours.
+            # The run gets a context of its own, because it outlives by hours the message that starts it.
             task = asyncio.create_task(self._run(runner), name=f"build {build_id}", context=Context())
             self._active[build_id] = _Active(runner, lease, task)
             return True
@@ -101,33 +107,53 @@ class BuildScheduler:
             self._starting.discard(build_id)
 
     def look(self) -> None:
-        """Look for builds to run soon: one was accepted."""
+        """Look soon for builds to run, because one was accepted."""
         self._look.set()
 
     def notify(self, build_id: str, version: int) -> None:
-        """Wake the run of this build, if it runs here: the log has an event at `version`."""
+        """Tell the run of this build, if it runs here, that the log has an event at `version`."""
         if (active := self._active.get(build_id)) is not None:
             active.runner.notify(version)
 
     async def cancel(self, build_id: str, command: CancelBuild) -> None:
-        """Let the run of this build end it, if it runs here: the run knows what its model call has cost so far."""
+        """Let the run of this build end the build, if it runs here, because the run knows what its model call has cost
+        so far.
+        """
         if (active := self._active.get(build_id)) is not None:
             active.runner.cancel(command)
             await asyncio.wait({active.task})
 
     async def run(self) -> None:
-        """Renew the leases and look for builds without an owner. Never returns."""
+        """Renew the leases, and look for builds without an owner. Never returns."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._renew_forever())
             group.create_task(self._look_forever())
 
-    async def close(self) -> None:
-        """Stop all runs and release their leases."""
+    async def close(self, cut_short: asyncio.Event | None = None) -> None:
+        """Stop all runs and release their leases.
+
+        A run with a model call in flight first appends the outcome of the call. Otherwise the next owner would make and
+        pay the call again. When `cut_short` is set, the calls that are still running are given up.
+        """
         self._closing = True
-        tasks = [active.task for active in self._active.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        held = list(self._active.values())
+        if not held:
+            return
+        _log.info("builds.draining", builds=len(held))
+        for active in held:
+            active.runner.drain()
+        drained = asyncio.gather(*(active.task for active in held), return_exceptions=True)
+        cut = asyncio.create_task((cut_short or asyncio.Event()).wait(), name="drain cut short")
+        renewal = asyncio.create_task(self._renew_forever(), name="leases while draining")
+        try:
+            ends: set[asyncio.Future[Any]] = {drained, cut}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            late = [active.task for active in held if not active.task.done()]
+            for task in (*late, cut, renewal):
+                task.cancel()
+            await asyncio.gather(*late, cut, renewal, return_exceptions=True)
+            _log.info("builds.released", builds=len(held), cut_short=len(late))
 
     async def _run(self, runner: Runner) -> None:
         build_id = runner.build_id
@@ -137,7 +163,7 @@ class BuildScheduler:
             self._failed.pop(build_id, None)
         except Exception as error:  # noqa: BLE001 - one build that fails must not end the others
             failed = self._note_failure(build_id, error)
-            # A server that was unavailable for a second is not worth an event.
+            # A server that was unavailable only for a second is not worth an event.
             if failed.failures > 1 or not isinstance(error, Transient):
                 await runner.report(error)
         finally:
@@ -146,7 +172,7 @@ class BuildScheduler:
                 await self._leases.release(lease)
             with suppress(NightshiftError):
                 await self._provider.run_ended(build_id)
-            self._look.set()  # there is room for another build
+            self._look.set()  # there is now room for another build
 
     def _note_failure(self, build_id: str, error: Exception) -> _Failed:
         failures = self._failed.get(build_id, _Failed()).failures + 1
@@ -173,7 +199,10 @@ class BuildScheduler:
             await self._renew_all()
 
     async def _renew_all(self) -> None:
-        """Renew all leases. While the database is unavailable the runs go on: no other replica can take them either."""
+        """Renew all leases.
+
+        When the database is unavailable, the runs go on, because no other replica can take them either.
+        """
         held = list(self._active.values())
         leases = [active.lease for active in held]
         try:
@@ -185,7 +214,7 @@ class BuildScheduler:
         await asyncio.gather(*(self._acquire_again(active) for active in lost))
 
     async def _acquire_again(self, active: _Active) -> None:
-        """Acquire a lease that expired. Stops the run when another replica has acquired it meanwhile."""
+        """Acquire an expired lease again. When another replica has acquired it meanwhile, stop the run."""
         lease, build_id = active.lease, active.runner.build_id
         if self._active.get(build_id) is not active:
             return  # the run has ended and released its lease
@@ -195,6 +224,7 @@ class BuildScheduler:
             _log.warning("build.lease_not_renewed", build_id=build_id, error=str(error))
             return
         if acquired is None:
+            LEASES_LOST.inc()
             _log.warning("build.lease_lost", build_id=build_id)
             active.task.cancel()
         elif active.task.done():
@@ -212,7 +242,8 @@ class BuildScheduler:
                 except NightshiftError as error:
                     _log.warning("build.unowned_not_read", error=str(error))
                 if self.active == active:
-                    # A burst of requests asks for a look each, and a long queue makes each look long.
+                    # Wait a little: each request of a burst asks for a look, and each look takes long when the queue is
+                    # long.
                     await asyncio.sleep(asyncio.get_running_loop().time() - began)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.look_every_s):
@@ -233,7 +264,7 @@ class BuildScheduler:
             await self.start(build_id)
 
     async def _waiting_for_provider(self, room: int) -> Sequence[str]:
-        """Return the builds that wait for the provider, with enough of them to find those that need not wait longer."""
+        """Return builds that wait for the provider: enough of them to find those that may continue now."""
         limit = max(room, 1) + self._provider.blocked
         waiting = await self._unowned.waiting_for_provider(limit=limit)
         if len(waiting) < limit:

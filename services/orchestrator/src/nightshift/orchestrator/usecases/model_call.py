@@ -14,16 +14,16 @@ from nightshift.orchestrator.ports import CallError, Model, UsageMeter
 
 _log = structlog.get_logger(__name__)
 
-#: Seconds without the first event of an answer, after which the build says that it waits for the provider.
+#: When no event of an answer has come for so many seconds, the build reports that it waits for the provider.
 _SILENCE_S = 8.0
-#: Seconds for the count of a prompt's tokens, which the build can do without.
+#: Seconds that the count of a prompt's tokens may take. The build can do without the count.
 _COUNT_S = 10.0
-#: The most characters of an error that an event holds.
+#: The most characters of an error in an event.
 _DETAIL = 500
 
 
 class ModelCall:
-    """A call that is under way. `call_id` is the id of its `model_call.started`. Must be made in a running loop."""
+    """A call that is in flight. `call_id` is the id of its `model_call.started`. Must be created in a running loop."""
 
     def __init__(self, call_id: UUID, model: Model, body: bytes, *, build_id: str) -> None:
         self.call_id = call_id
@@ -34,13 +34,13 @@ class ModelCall:
 
     @property
     def has_begun(self) -> bool:
-        """Whether the provider has begun to answer."""
+        """True when the provider has begun to answer."""
         return self.meter.usage is not None
 
     def silence_left(self) -> float | None:
-        """Return the seconds until the silence of the provider is worth a report, at least 0.
+        """Return the seconds until the provider's silence must be reported, at least 0.
 
-        Returns None when the answer has begun, and after a report.
+        Returns None when the answer has begun, or when the silence was reported.
         """
         if self.has_begun or self._silence_reported:
             return None
@@ -52,7 +52,7 @@ class ModelCall:
         return Unavailable(f"the model provider has not begun to answer within {_SILENCE_S:.0f} s")
 
     async def stop(self) -> Usage | None:
-        """Stop the call. Returns the usage that the provider has stated; None when it has stated none."""
+        """Stop the call. Returns the usage that the provider has stated, or None when it has stated none."""
         self.task.cancel()
         await asyncio.wait({self.task})
         return self.meter.usage if self.meter.under_way else Usage()
@@ -71,7 +71,7 @@ class ModelCall:
 
 
 async def count_tokens(model: Model, body: bytes, *, build_id: str) -> int | None:
-    """Return the provider's count of a prompt. Returns None when it cannot count, or does not within `_COUNT_S`."""
+    """Return the provider's count of a prompt's tokens, or None when there is no count within `_COUNT_S` seconds."""
     try:
         async with asyncio.timeout(_COUNT_S):
             return await model.count(body)
@@ -81,9 +81,10 @@ async def count_tokens(model: Model, body: bytes, *, build_id: str) -> int | Non
 
 
 def replacements(outcome: Answer | CallFailed, error: Exception) -> Iterator[Command]:
-    """Yield what to append in place of an outcome that raised `error`; the next one when that raises, too.
+    """Yield what to append instead of an outcome whose append raised `error`. Take the next one when that raises, too.
 
-    An answer that no event can hold is a failed attempt, which is made again. After any other error the build stops.
+    An answer that fits into no event becomes a failed attempt, which is made again. After any other error the build
+    stops.
     """
     detail = f"an answer that cannot be taken in: {one_line(error)}"
     if isinstance(outcome, Answer) and isinstance(error, ValidationError):

@@ -1,8 +1,8 @@
-"""Decides for the builds of one replica whether and when they may call the model provider with its key.
+"""Decides whether and when the builds of one replica may call the model provider with its key.
 
-When the provider refuses the key, every build waits; when it refuses the key for one model, the builds that call this
-model wait. One build over all replicas then tries again at a time; the first call that the provider begins to answer
-lets the others go on.
+When the provider refuses the key, every build waits. When it refuses the key for one model, the builds that call this
+model wait. Of all replicas, one build at a time then tries again. As soon as the provider begins to answer a call, the
+other builds continue.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -30,7 +30,10 @@ _DETAIL = 500
 
 
 class ProviderAccess:
-    """The access of one replica. `refusals` is what it last read about its key, empty while the key is good."""
+    """The access of one replica to the provider.
+
+    `refusals` is what it last read about its key, empty while the key is good.
+    """
 
     def __init__(
         self, key: ProviderKey, pace: CallPace | None = None, *, clock: Callable[[], datetime] = _utc_now
@@ -39,25 +42,25 @@ class ProviderAccess:
         self._now = clock
         self._pace = pace or CallPace()
         self._probes: dict[str | None, str] = {}  # the builds that try again, by the refused model
-        self._models: dict[str, str] = {}  # which model a waiting build calls next, as far as it is known
+        self._models: dict[str, str] = {}  # which model a waiting build calls next, as far as known
         self.refusals: Sequence[RefusedKey] = ()
 
     @property
     def key_id(self) -> str:
-        """The hash that names the key."""
+        """The hash that identifies the key."""
         return self._key.key_id
 
     async def refresh(self) -> None:
-        """Read whether the key is refused and how fast its calls may be: another replica may know more."""
+        """Read whether the key is refused and the pace of its calls, because another replica may know more."""
         self._read(await self._key.refused())
         self._adopt(await self._key.pace(), self._now())
 
     def refused_for(self, model: str) -> RefusedKey | None:
-        """Return why the provider refuses calls of this model. Returns None while it does not."""
+        """Return why the provider refuses calls of this model, or None while it accepts them."""
         return next((one for one in self.refusals if one.model in (None, model)), None)
 
     async def take_probe(self, refused: RefusedKey) -> bool:
-        """Return whether this replica may let one build try again now. It must then call `probe`."""
+        """Return whether this replica may let one build try again now. The caller must then call `probe`."""
         return refused.model not in self._probes and await self._key.take_probe(refused.model)
 
     def probe(self, refused: RefusedKey, build_id: str) -> None:
@@ -65,14 +68,17 @@ class ProviderAccess:
         self._probes[refused.model] = build_id
 
     async def run_ended(self, build_id: str) -> None:
-        """Note that the build runs here no more. When it was to try again and did not, another one may at once."""
+        """Note that the build no longer runs here.
+
+        When it should have tried the key and did not, another build may try at once.
+        """
         for model in [model for model, probe in self._probes.items() if probe == build_id]:
             del self._probes[model]
             if any(one.model == model for one in self.refusals):
                 await self._key.return_probe(model)
 
     def may_call(self, build_id: str, model: str) -> bool:
-        """Return whether the build may call the model: the key is good, or this is the build that tries again."""
+        """Return whether the build may call the model: the key is accepted, or this is the build that tries again."""
         refused = self.refused_for(model)
         if refused is None or self._probes.get(refused.model) == build_id:
             self._models.pop(build_id, None)
@@ -81,34 +87,35 @@ class ProviderAccess:
         return False
 
     def is_probe(self, build_id: str) -> bool:
-        """Return whether this is a build that tries again while the others wait."""
+        """Return whether this build is the one that tries again while the others wait."""
         return bool(self.refusals) and build_id in self._probes.values()
 
     def startable(self, waiting: Iterable[str]) -> Sequence[str]:
-        """Return the builds, of those that wait for the provider, that may go on or whose model is not known here."""
+        """Return those of the waiting builds that may continue, or whose model is not known here."""
         if any(one.model is None for one in self.refusals):
             return ()
         refused = {one.model for one in self.refusals}
         return [build_id for build_id in waiting if self._models.get(build_id) not in refused]
 
     def probes_of(self, refused: RefusedKey, waiting: Iterable[str]) -> str | None:
-        """Return the first of these builds that can try again whether the key is refused. Returns None without one."""
+        """Return the first of these builds that could try the refused key again, or None."""
         fitting = (one for one in waiting if refused.model in (None, self._models.get(one)))
         return next(fitting, None)
 
     def forget_all_but(self, waiting: Collection[str]) -> None:
-        """Forget which model the builds call that do not wait any more."""
+        """Forget which models are called by builds that do not wait any more."""
         self._models = {build_id: model for build_id, model in self._models.items() if build_id in waiting}
 
     @property
     def blocked(self) -> int:
-        """The number of builds of which this replica knows that they wait for a model."""
+        """The number of builds that wait for a model, as far as this replica knows."""
         return len(self._models)
 
     async def turn(self, now: datetime) -> datetime:
-        """Return `now` when a call may start; the caller must then start it. Else return when to ask again.
+        """Return `now` when a call may start. The caller must then start it. Else return when to ask again.
 
-        While calls are spaced, the replicas take turns. When their common pace cannot be read, that of this one counts.
+        While calls are spaced, the replicas take turns. When the shared pace cannot be read, only the pace of this
+        replica counts.
         """
         at = self._pace.turn(now)
         if at > now or not self._pace.interval_s:
@@ -127,7 +134,7 @@ class ProviderAccess:
     def ended_by(self, build_id: str, model: str, started_at: datetime) -> Sequence[RefusedKey]:
         """Return the refusals that are over because the provider begins to answer this build's call of the model.
 
-        A call that started before the key was refused shows nothing.
+        A call that started before the key was refused proves nothing.
         """
         return [
             one
@@ -137,7 +144,7 @@ class ProviderAccess:
         ]
 
     async def note_over(self, over: Sequence[RefusedKey]) -> None:
-        """Let all builds go on that waited for one of these refusals to end."""
+        """Let the builds continue that waited for the end of these refusals."""
         for one in over:
             self._probes.pop(one.model, None)
             try:
@@ -160,7 +167,10 @@ class ProviderAccess:
         started_at: datetime,
         now: datetime,
     ) -> Answer | CallFailed:
-        """Learn from the end of a call. Returns the outcome, with the key's id in the reason of a refused key."""
+        """Learn from the end of a call.
+
+        Returns the outcome, with the key's id in the reason when the key was refused.
+        """
         if meter.exhausted_until is not None:
             self._pace.pause_until(meter.exhausted_until, now)
             await self._slow_down(started_at, now, spaced=False)
@@ -216,10 +226,11 @@ class ProviderAccess:
                     detail=detail,
                 )
             known = await self._key.refused() or known
-        except NightshiftError as error:  # the next build that is refused writes it
+        except NightshiftError as error:  # the next build whose call is refused will write it
             _log.warning("provider.state_not_written", key=self._key.key_id, error=str(error))
         self._read(known)
 
     def _read(self, refusals: Sequence[RefusedKey]) -> None:
-        self.refusals = sorted(refusals, key=lambda one: one.model is not None)  # the whole key first
+        # A refusal for all models comes first.
+        self.refusals = sorted(refusals, key=lambda one: one.model is not None)
         _REFUSED.labels(self._key.key_id).set(bool(refusals))

@@ -1,4 +1,7 @@
-"""Makes the operator's events about a refused key. All builds and replicas derive the same id for one incident."""
+"""Makes the events for the operator about a refused key.
+
+All builds and replicas derive the same id for one incident.
+"""
 
 from datetime import UTC
 

@@ -1,4 +1,6 @@
-"""The fold and the decisions of builds, for programs that read a log: replay, verify, compare. The CLI imports it."""
+"""The fold and the decisions of builds, for programs that read a log to replay, verify or compare it, such as the
+CLI.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -27,7 +29,7 @@ __all__ = [
 
 
 def fold(state: BuildState, event: RecordedEvent) -> BuildState:
-    """Returns the state after the next event. Raises Fault, naming the version, for one that cannot follow."""
+    """Return the state after the next event. Raises Fault, which names the version, for an event that cannot follow."""
     try:
         return evolve(state, event)
     except NightshiftError as error:
@@ -37,7 +39,7 @@ def fold(state: BuildState, event: RecordedEvent) -> BuildState:
 
 
 def states(events: Iterable[RecordedEvent]) -> Iterator[BuildState]:
-    """Yields the state after each event of a stream. Raises what `fold` raises."""
+    """Yield the state after each event of a stream. Raises what `fold` raises."""
     state = INITIAL
     for event in events:
         state = fold(state, event)
@@ -45,7 +47,7 @@ def states(events: Iterable[RecordedEvent]) -> Iterator[BuildState]:
 
 
 def state_after(events: Iterable[RecordedEvent]) -> BuildState:
-    """Returns the state after the last event. Raises what `fold` raises."""
+    """Return the state after the last event. Raises what `fold` raises."""
     state = INITIAL
     for event in events:
         state = fold(state, event)
@@ -53,7 +55,7 @@ def state_after(events: Iterable[RecordedEvent]) -> BuildState:
 
 
 def check_turn(events: Sequence[RecordedEvent], turn: int) -> None:
-    """Raises BadMessage when no fork and no rewind can start at the end of this turn, with the reason."""
+    """Raise BadMessage, with the reason, when no fork or rewind can start at the end of this turn."""
     point = ForkPoint(events[0].subject, turn)
     for event, state in zip(events, states(events), strict=True):
         point.read(event, state)
@@ -66,9 +68,9 @@ def verify(
     kinds: frozenset[Kind] = frozenset({"decision"}),
     policy: Policy | None = None,
 ) -> Verification:
-    """Makes every decision of a build again. Returns the first difference of one of these kinds.
+    """Make every decision of a build again, and return the first difference of one of these kinds.
 
-    `events` are the whole stream. Raises Fault, naming the version, for a log that cannot be folded.
+    `events` are the whole stream. Raises Fault, which names the version, for a log that cannot be folded.
     """
     state_after(events)
     return verification.verify(events, policy, kinds=kinds)

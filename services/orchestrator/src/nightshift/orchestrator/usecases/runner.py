@@ -1,4 +1,4 @@
-"""Runs one build: asks `next_step`, does the step, and waits for the facts of other services."""
+"""Runs one build: asks `next_step`, does the step, and waits for facts of other services."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -74,19 +74,18 @@ _log = structlog.get_logger(__name__)
 
 Clock = Callable[[], datetime]
 
-#: Seconds for the append of a run that is being stopped.
-_LAST_APPEND_S = 2.0
-#: Seconds between two tries of an append, and the number of tries after which `build.stalled` is appended.
+_LAST_APPEND_S = 2.0  # for the append of a run that is being stopped
+#: Seconds between two attempts at an append, and the number of attempts after which `build.stalled` is appended.
 _RETRY_S, _REPORTED_TRY = 0.5, 8
-#: Seconds between two looks at a call that tries a refused key: the other builds wait for its first byte.
+#: Seconds between two looks at a call that tries a refused key. The other builds wait for the answer's first byte.
 _PROBE_POLL_S = 0.5
-#: The log is read after these waits when no notification comes.
+#: Without a notification, the log is read after these waits.
 _POLL = Backoff(1.0, 15.0)
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerDependencies:
-    """What every runner of this process works with."""
+    """What all runners of this process work with."""
 
     repository: BuildRepository
     model: Model
@@ -97,7 +96,7 @@ class RunnerDependencies:
 
 
 class Runner:
-    """The run of one build, until it ends, sleeps or waits. Continues from any state that the log holds."""
+    """The run of one build, until the build ends, sleeps or waits. A run can begin with any state in the log."""
 
     def __init__(self, build_id: str, dependencies: RunnerDependencies) -> None:
         self.build_id = build_id
@@ -111,24 +110,33 @@ class Runner:
         self._rendered = RenderedMessages()
         self._notified = asyncio.Event()
         self._call: ModelCall | None = None
-        self._called_at = self._now()  # the start of the last model call of this run
-        self._stopped_usage: Usage | None = None  # of a call that was stopped and that the log holds as open
+        self._called_at = self._now()  # when the last model call of this run started
+        self._stopped_usage: Usage | None = None  # the usage of a stopped call that is still open in the log
         self._counted: tuple[Conversation, int] | None = None
         self._cancel: CancelBuild | None = None
+        self._draining = False
         self._quiet_polls = 0
 
     def notify(self, version: int) -> None:
-        """Read the log soon: it has an event at `version`."""
+        """Read the log soon, because it has an event at `version`."""
         if version > self._state.version:
             self._notified.set()
 
     def cancel(self, command: CancelBuild) -> None:
-        """Append the cancel as soon as possible. The run ends after it."""
+        """Append the cancel as soon as possible. The run then ends."""
         self._cancel = command
         self._notified.set()
 
+    def drain(self) -> None:
+        """End the run as soon as no model call of this process is in flight."""
+        self._draining = True
+        self._notified.set()
+
     async def run(self) -> None:
-        """Run the build until it has ended, sleeps or waits. Raises what the repository and the pure core raise."""
+        """Run the build until it has ended, sleeps or waits, or until the run is drained.
+
+        Raises what the repository and the pure core raise.
+        """
         try:
             self._state = await self._repository.load(self.build_id)
             if self._state.mode is not RunMode.ENDED and self._state.accepted is not None:
@@ -137,6 +145,8 @@ class Runner:
                 if self._cancel is not None and self._state.mode is not RunMode.ENDED:
                     await self._commit(replace(self._cancel, seen=await self._stop_call()))
                     continue
+                if self._draining and self._call is None:
+                    return
                 step = next_step(self._state, self._now(), self._policy, self._counted_tokens())
                 if isinstance(step, Ended | Asleep | Waiting):
                     return
@@ -152,9 +162,9 @@ class Runner:
             await self._stop_call()
 
     async def report(self, error: Exception) -> None:
-        """Append `build.stalled` for this error. Logs the errors of that append.
+        """Append `build.stalled` for this error. Errors of that append are only logged.
 
-        A fault is reported once for each event it followed, an unavailable server at most once an hour.
+        A fault is reported once for each event that it follows, and an unavailable server at most once an hour.
         """
         now = self._now()
         if isinstance(error, Transient):
@@ -167,12 +177,12 @@ class Runner:
         try:
             await self._repository.commit_at_any_version(self.build_id, command, now)
         except (EventIdReused, StreamClosed):
-            return  # reported before, or the build has ended
+            return  # it was reported before, or the build has ended
         except NightshiftError as unreported:
             _log.warning("build.stall_not_reported", build_id=self.build_id, error=str(unreported))
 
     async def _abandon_call(self) -> None:
-        """Close the open call at what it has cost, so that the next owner need not count its worst case."""
+        """End the open call at its real cost, so that the next owner of the build need not count its worst case."""
         if self._call is None:
             return
         command = AbandonCall(await self._stop_call())
@@ -207,23 +217,20 @@ class Runner:
                 assert_never(step)
 
     async def _commit(self, command: Command) -> bool:
-        """Decide and append. Returns False when another writer appended first.
-
-        The state has then been reloaded, and the caller must decide again.
-        """
+        """Decide and append. When another writer was first, load the new state and return False: decide again."""
         before = self._state.version
         try:
             self._state = await self._commit_when_available(command)
         except (VersionConflict, EventIdReused, StreamClosed):
             await self._catch_up()
             if self._state.version == before:
-                raise  # no other writer: the log would refuse this for ever
+                raise  # there was no other writer, so the log would refuse this for ever
             return False
         self._quiet_polls = 0
         return True
 
     async def _commit_when_available(self, command: Command) -> BuildState:
-        """Retry the append while a server is unavailable, because an answer that was paid must not be lost."""
+        """Append, and retry while a server is unavailable, because a paid answer must not be lost."""
         tries = 0
         while True:
             try:
@@ -243,7 +250,7 @@ class Runner:
             self._quiet_polls = 0
 
     async def _wait(self, step: Wait) -> None:
-        """Wait for a notification, for the time of the step, or for the next poll of the log."""
+        """Wait for a notification, for the time in the step, or until the next poll of the log."""
         now = self._now()
         self._quiet_polls += 1
         poll = timedelta(seconds=_POLL.delay(self._quiet_polls, jitter=1.0))
@@ -255,7 +262,7 @@ class Runner:
             await self._catch_up()
 
     async def _start_call_in_turn(self, step: StartCall) -> None:
-        """Start the call when the provider takes calls. Begins to wait while it refuses the key."""
+        """Start the call when the provider may be called. While the provider refuses the key, begin to wait instead."""
         model = model_of(self._state.request, step.role)
         refused = self._provider.refused_for(model)
         if refused is not None and not self._provider.may_call(self.build_id, model):
@@ -269,20 +276,20 @@ class Runner:
             await self._start_call()
 
     async def _count_prompt(self) -> None:
-        """Keep the provider's count of the next request. Without one the bound of the state stands."""
+        """Keep the provider's count of the next request's tokens. Without a count, the state's estimate is used."""
         body = count_bytes(self._state, self._policy, self._rendered)
         tokens = await count_tokens(self._model, body, build_id=self.build_id)
         known = context.size(self._state, self._policy) if tokens is None else tokens
         self._counted = (self._state.conversation, known)
 
     def _counted_tokens(self) -> int | None:
-        """Return the count of the next request. Returns None when the conversation has changed since."""
+        """Return the count of the next request's tokens, or None when the conversation has changed since the count."""
         if self._counted is None or self._counted[0] is not self._state.conversation:
             return None
         return self._counted[1]
 
     async def _start_call(self) -> None:
-        """Call the model. Its reservation is in the log already."""
+        """Call the model. The call's reservation is in the log already."""
         call = self._state.call
         if call is None:
             return
@@ -302,7 +309,7 @@ class Runner:
     async def _await_model(self, step: AwaitModel) -> None:
         ours, open_call = self._call, self._state.call
         if ours is None or open_call is None or ours.call_id != open_call.event_id:
-            # No task of this process answers the open call: its owner died, or the call was stopped.
+            # No task of this process waits for the open call: its owner died, or the call was stopped.
             await self._stop_call()
             await self._commit(AbandonCall())
             return
@@ -347,28 +354,28 @@ class Runner:
                 await self._report_provider(blocked(self._provider.key_id, refused))
 
     async def _note_begun(self, model: str) -> None:
-        """Let the builds go on that wait for the provider, because it begins to answer a call of this model."""
+        """Let the builds continue that wait for the provider, because it begins to answer a call of this model."""
         over = self._provider.ended_by(self.build_id, model, self._called_at)
         reported = [one for one in over if await self._report_provider(recovered(self._provider.key_id, one))]
         await self._provider.note_over(reported)
 
     async def _report_provider(self, command: ReportProvider) -> bool:
-        """Append the event of this incident, once for all builds. Returns False when it is not in the log."""
+        """Append the event of this incident, once for all builds. Returns False when the event is not in the log."""
         try:
             await self._repository.commit_at_any_version(self.build_id, command, self._now())
         except EventIdReused:
-            return True  # another build reported it
-        except NightshiftError as error:  # also when this build has ended: the next one reports it
+            return True  # another build has reported the incident
+        except NightshiftError as error:  # also when this build has ended: the next one reports the incident
             _log.warning("provider.not_reported", build_id=self.build_id, error=str(error))
             return False
         return True
 
     def _next_model(self) -> str:
-        """Return the model that the next call of this build would be of."""
+        """Return the model of this build's next call."""
         return model_of(self._state.request, side_calls.next_role(self._state, self._policy))
 
     async def _append_outcome(self, outcome: Answer | CallFailed) -> bool:
-        """Append the end of a call, whatever raises: a call that stays open is made, and paid, again."""
+        """Append the end of a call, whatever error occurs, because an open call would be made and paid for again."""
         command: Command = outcome
         instead: Iterator[Command] | None = None
         while True:
@@ -384,7 +391,7 @@ class Runner:
                 command = following
 
     async def _stop_call(self) -> Usage | None:
-        """Stop the call of this process, if there is one. Returns what the last call that was stopped has cost."""
+        """Stop the call of this process, if there is one. Returns what the last stopped call has cost."""
         call, self._call = self._call, None
         if call is not None:
             self._stopped_usage = await call.stop()

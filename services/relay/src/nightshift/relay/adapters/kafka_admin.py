@@ -58,8 +58,9 @@ class KafkaAdmin:
         }
 
     async def create(self, plan: Sequence[TopicPlan]) -> frozenset[str]:
-        """Create these topics and return the names of those that did not exist before. Raises Refused and
-        Unavailable.
+        """Create these topics and return the names of those that did not exist before.
+
+        Raises Refused and Unavailable.
         """
         new = [
             NewTopic(

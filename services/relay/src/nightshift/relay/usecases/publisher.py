@@ -15,6 +15,7 @@ from nightshift.relay.ports import Ack, AppendNotifications, Broker, Cursors, Le
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.broker_check import note_acks
 from nightshift.relay.usecases.record_encoder import RecordEncoder
+from nightshift.relay.usecases.send_spans import send_spans
 
 #: After so many seconds without a send, the ends of the partitions are compared before the next send.
 _ENDS_BEFORE_SEND_S = 0.25
@@ -54,8 +55,9 @@ class Publisher:
         cursors: Cursors,
         acknowledged: AcknowledgedOffsets,
     ) -> None:
-        """Publish until the group stops or the broker check is due. Raises BrokerLost, Unavailable or
-        LeadershipLost.
+        """Publish until the group stops or the broker check is due.
+
+        Raises BrokerLost, Unavailable or LeadershipLost.
         """
         clock = asyncio.get_running_loop().time
         positions, compared, checked, read_all = dict(cursors.positions), clock(), clock(), clock()
@@ -89,11 +91,12 @@ class Publisher:
                 if clock() - compared > _ENDS_BEFORE_SEND_S:
                     await self._compare_ends(broker, acknowledged)
                 positions.update(batch.cursors)
-                if batch.count >= self.max_events // 4:
-                    acks, following = await self._send_and_prepare(broker, batch, positions)
-                else:
-                    # There is no backlog, and a read during the send would slow the send down.
-                    acks, following = await broker.send(batch.records), None
+                with send_spans(batch.records):
+                    if batch.count >= self.max_events // 4:
+                        acks, following = await self._send_and_prepare(broker, batch, positions)
+                    else:
+                        # There is no backlog, and a read during the send would slow the send down.
+                        acks, following = await broker.send(batch.records), None
                 compared = clock()
                 published, lost = note_acks(acks, acknowledged)
                 if lost is not None:

@@ -1,1 +1,1 @@
-"""One module for each vendor library, its only importer."""
+"""The gateway's adapters. Each vendor library is imported by one module only."""

@@ -1,4 +1,4 @@
-"""Asks a preview for its HTTP status. The only importer of httpx."""
+"""Asks a preview for its HTTP status. Only this module imports httpx."""
 
 from types import TracebackType
 from typing import Self
@@ -9,7 +9,7 @@ _TIMEOUT_S = 5.0
 
 
 class HttpPreviewProbe:
-    """Implements PreviewProbe. Use it as an async context manager."""
+    """The PreviewProbe port on httpx. Use it as an async context manager."""
 
     def __init__(self) -> None:
         self._client = httpx.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=False, trust_env=False)
@@ -23,7 +23,10 @@ class HttpPreviewProbe:
         await self._client.aclose()
 
     async def status(self, url: str) -> int | None:
-        """Implements PreviewProbe. Does not read the body, which hostile code wrote."""
+        """Return the HTTP status of a GET request, or None when nothing answers.
+
+        Does not read the body, which may be hostile.
+        """
         try:
             async with self._client.stream("GET", url) as response:
                 return response.status_code

@@ -1,4 +1,4 @@
-"""Serves previews behind the gateway's own address: HTTP/1.1 and websockets, each preview at a signed host name."""
+"""Serves previews at the gateway's own address (HTTP/1.1 and websockets), each under a signed host name."""
 
 import asyncio
 import re
@@ -23,13 +23,13 @@ from nightshift.sandboxes.port import SandboxDriver
 _log = structlog.get_logger(__name__)
 _MOST_CONNECTIONS = 512
 _CONNECT_S = 5.0
-#: How long the address of a port is remembered before the driver is asked again.
+#: Seconds for which the address of a port is remembered, before the driver is asked again.
 _REMEMBER_S = 10.0
 _DOMAIN = re.compile(rb";\s*domain=[^;]*", re.IGNORECASE)
 
 
 class PreviewRefused(NightshiftError):
-    """No preview is served at this name. `status` is the HTTP status of the answer."""
+    """There is no preview to serve under this name. `status` is the HTTP status of the answer."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ class PreviewRefused(NightshiftError):
 
 
 class PreviewServer:
-    """Listens on `host:port`. Use it as an async context manager."""
+    """A reverse proxy for previews that listens on `host:port`. Use it as an async context manager."""
 
     def __init__(self, driver: SandboxDriver, links: PreviewLinks, *, host: str, port: int) -> None:
         self._driver, self._links = driver, links
@@ -119,7 +119,7 @@ class PreviewServer:
             accepted.close()
 
     def _host_of(self, request: h11.Request) -> tuple[str, bytes]:
-        """Return `<sandbox id>/<port>` and the path. Raises PreviewRefused."""
+        """Return `<sandbox id>/<port>` and the path that a request is for. Raises PreviewRefused."""
         host = next((value for name, value in request.headers if name == b"host"), b"")
         found = self._links.read(host.decode("latin-1"), now=time.time())
         if found == "expired":
@@ -164,12 +164,15 @@ async def _connected(host: str, port: int) -> SocketStream:
 
 
 def _inner_host(key: str) -> str:
-    """The Host that the server in the sandbox sees: a name that servers for development accept."""
+    """Return the Host header for the server in the sandbox: `localhost`, which development servers accept."""
     return f"localhost:{key.rpartition('/')[2]}"
 
 
 def _outer_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Keep cookies to this preview, and its name out of the requests to other sites."""
+    """Return the answer's headers, changed so that cookies stay within this preview and its name stays secret.
+
+    The name must not appear in requests to other sites, because it is the right to see the preview.
+    """
     kept = [
         (name, _DOMAIN.sub(b"", value)) if name == b"set-cookie" else (name, value) for name, value in headers
     ]

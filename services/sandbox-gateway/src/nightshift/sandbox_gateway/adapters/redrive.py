@@ -1,7 +1,7 @@
-"""Runs the recorded tool calls of a build again in a fresh sandbox, without a model. The CLI imports it.
+"""Repeats the recorded tool calls of a build in a fresh sandbox, without a model. The command line imports it.
 
-The gateway's own use cases run the calls, around a log in memory. So a call that runs differently here would run
-differently in the service.
+The gateway's own use cases run the calls, on a log in memory. So a call that behaves differently here would behave
+differently in the service too.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -34,19 +34,19 @@ from nightshift.sandboxes.port import SandboxDriver
 from nightshift.sandboxes.snapshots.restore import differences
 from nightshift.sandboxes.snapshots.store import SnapshotStore
 
-#: Results that say nothing about the call: the sandbox was lost, or the build ended first.
+#: Results that depend on other things than the call: the sandbox was lost, or the build ended before.
 _NOT_RUN = frozenset({"sandbox_lost", "cancelled"})
-#: Attempts of one group of calls while the sandbox does not answer.
+#: How often a group of calls is tried while the sandbox does not answer.
 _TRIES = 5
-#: The folder whose files hold the times of commits.
+#: This folder is not compared, because its files contain the times of commits.
 _GIT = ".git/"
 
 
 @dataclass(frozen=True, slots=True)
 class RedrivenCall:
-    """One tool call, beside its recorded result. `difference` is None when both are equal.
+    """The comparison of one tool call with its recorded result. `difference` is None when both are equal.
 
-    `normalised` names what was left out of the comparison of the outputs. `skipped` says why the call did not run.
+    `normalised` names what was left out of the comparison. `skipped` says why the call was not run.
     """
 
     turn: int
@@ -60,7 +60,10 @@ class RedrivenCall:
 
 @dataclass(frozen=True, slots=True)
 class RedrivenTree:
-    """The workspace after a turn, beside its recorded snapshot. `paths` names what differs, and how."""
+    """The comparison of the files after a turn with the recorded snapshot.
+
+    `paths` maps each differing path to the kind of difference.
+    """
 
     turn: int
     version: int
@@ -70,7 +73,7 @@ class RedrivenTree:
 
     @property
     def difference(self) -> str | None:
-        """The first path that differs, or None."""
+        """The first path that differs, in words, or None."""
         if not self.paths:
             return None
         path, how = next(iter(self.paths.items()))
@@ -79,12 +82,12 @@ class RedrivenTree:
 
 
 class Redrive:
-    """Runs a build's calls on `driver`. With a `store` of its snapshots, compares the files after each turn, too."""
+    """Runs the calls of a build on `driver`. With a snapshot `store` it also compares the files after each turn."""
 
     def __init__(
         self, events: Sequence[RecordedEvent], driver: SandboxDriver, store: SnapshotStore | None, name: str
     ) -> None:
-        """`name` is the name of the driver."""
+        """Prepare a redrive. `name` is the name of the driver."""
         self._events = events
         self._driver = driver
         self._store = store
@@ -101,7 +104,7 @@ class Redrive:
         }
 
     async def run(self) -> AsyncIterator[RedrivenCall | RedrivenTree]:
-        """Yields each call and each tree in the order of the log. Ends the sandbox at the end."""
+        """Yield each call and each file comparison in the order of the log. Kills the sandbox at the end."""
         async with HttpPreviewProbe() as probe:
             worker = self._worker(probe)
             try:
@@ -223,7 +226,7 @@ def _call(event: RecordedEvent) -> ToolCallRequested:
 
 
 def _why_not(recorded: ToolCallCompleted | None, event: RecordedEvent) -> str | None:
-    """Return why a call is not run again, or None."""
+    """Return why a call cannot be repeated, or None when it can."""
     if recorded is None:
         return "it has no recorded result"
     if recorded.error_kind in _NOT_RUN:

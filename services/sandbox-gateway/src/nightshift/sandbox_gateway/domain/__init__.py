@@ -1,1 +1,1 @@
-"""The gateway's decisions: pure functions and data, without IO."""
+"""The decisions of the gateway, as pure functions and data."""

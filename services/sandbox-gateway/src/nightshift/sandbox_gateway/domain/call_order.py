@@ -1,4 +1,6 @@
-"""The order in which a build's waiting calls run: reads run together, every other call alone, in log order."""
+"""Decides the order of a build's waiting calls: calls that only read run together, all others one by one in log
+order.
+"""
 
 from collections.abc import Iterable
 
@@ -7,7 +9,7 @@ from nightshift.sandbox_gateway.domain.sandbox_state import PendingCall
 
 
 def groups(calls: Iterable[PendingCall]) -> list[list[PendingCall]]:
-    """Group the calls in log order. The calls of one group may run at the same time."""
+    """Return the calls in groups, in log order. Calls of the same group may run at the same time."""
     found: list[list[PendingCall]] = []
     for call in sorted(calls, key=lambda call: call.version):
         if found and reads(call) and reads(found[-1][0]):
@@ -18,7 +20,7 @@ def groups(calls: Iterable[PendingCall]) -> list[list[PendingCall]]:
 
 
 def reads(call: PendingCall) -> bool:
-    """Whether the call changes nothing. An unknown tool is refused, which changes nothing either."""
+    """Return whether the call changes nothing. A call of an unknown tool is refused, so it changes nothing either."""
     if call.asked.purpose == "setup":
         return False
     model = TOOLS.get(call.asked.tool)

@@ -1,4 +1,4 @@
-"""The outcome of a tool call, before its text is masked and cut."""
+"""The outcome of a tool call before its text is masked and shortened."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,9 +12,11 @@ ErrorKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class CallOutcome:
-    """The text for the model and how the call ended. `preview`: the port and the address that `open_port` opened.
+    """The text for the model, and how the call ended.
 
-    The agent gets `blocks` in place of the text. `whole_in` names the files in the sandbox that hold the whole output.
+    - `preview`: the port and the URL that `open_port` opened.
+    - `blocks`: content blocks that the agent receives instead of the text.
+    - `whole_in`: the files in the sandbox that hold the whole output.
     """
 
     output: str

@@ -1,4 +1,4 @@
-"""Tells exit codes that answer a question, such as 1 of grep for "nothing found", from failures."""
+"""Distinguishes failures from exit codes that answer a question, such as 1 of grep for "nothing found"."""
 
 import shlex
 from typing import Final
@@ -10,10 +10,10 @@ _SEPARATORS: Final = frozenset((";", "|", "||", "&", "|&"))
 
 
 def is_failure(command: str, exit_code: int, *, errors: bool) -> bool:
-    """Whether the exit code of a command means that it failed. `errors` says whether it wrote to stderr.
+    """Return whether this exit code of a shell command means a failure.
 
-    1 is no failure when the last program is one that answers no with it, nothing is on stderr, and the code cannot
-    come from an earlier program.
+    `errors` says whether the command wrote to stderr. Exit code 1 is no failure when the last program answers "no" with
+    it, stderr is empty, and no earlier program can have caused the code.
     """
     if exit_code != 1 or errors:
         return exit_code != 0

@@ -1,4 +1,4 @@
-"""Decodes a file for the agent, and edits it so that its encoding and line endings stay."""
+"""Decodes a file for the agent, and edits it without changing its encoding and line endings."""
 
 import codecs
 import re
@@ -7,7 +7,7 @@ from typing import Final
 
 from nightshift.sandbox_gateway.domain.text import escape_of
 
-#: Longest first: the UTF-32 mark begins with the UTF-16 one.
+#: Byte order marks. UTF-32 comes before UTF-16, because its mark begins with that of UTF-16.
 _MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -23,7 +23,7 @@ _SHOWN_ESCAPE = re.compile(r"\\r|\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U[0-9a-f]{8}")
 
 @dataclass(frozen=True, slots=True)
 class FileText:
-    """A decoded file. `mark` is its byte order mark; `endings` counts each kind of line ending."""
+    """A decoded file. `mark` is its byte order mark, and `endings` counts its line endings by kind."""
 
     text: str
     encoding: str
@@ -47,7 +47,7 @@ class FileText:
         return lines[:-1] if lines[-1] == "" else lines
 
     def notes(self) -> list[str]:
-        """What the lines do not show: the encoding, the line endings, a missing final newline."""
+        """Return what the lines do not show: the encoding, the line endings, a missing newline at the end."""
         notes = []
         if self.encoding != "utf-8":
             notes.append(f"encoding: {self.encoding}")
@@ -63,14 +63,17 @@ class FileText:
         return notes
 
     def encode(self, text: str) -> bytes:
-        """Encode a new text as this file is encoded. Raises UnicodeEncodeError for characters that it cannot hold."""
+        """Return another text in this file's encoding.
+
+        Raises UnicodeEncodeError when the encoding lacks a character.
+        """
         return self.mark + text.encode(self.encoding)
 
 
 def decode(data: bytes) -> FileText | None:
-    """Decode by the byte order mark, else as UTF-8, else as one of two single-byte encodings.
+    """Decode a file by its byte order mark, else as UTF-8, else as windows-1252 or latin-1.
 
-    Returns None for a binary file. Encoding the text again gives the same bytes.
+    Returns None for a binary file. Encoding the text again always gives the same bytes.
     """
     for mark, encoding in _MARKS:
         if data.startswith(mark):

@@ -1,17 +1,17 @@
-"""Recognises images that the Messages API accepts. Checks that they are whole, because it refuses a broken one."""
+"""Recognises images that the Messages API accepts, and checks that they are complete, because it refuses others."""
 
 import struct
 import zlib
 from dataclasses import dataclass
 
-#: Bytes and pixels that the Messages API takes of one image (Anthropic's vision page; 5 MB are of base64).
+#: The most bytes, and pixels per side, of an image in the Messages API (Anthropic's vision page: 5 MB of base64).
 MAX_BYTES = 3_750_000
 MAX_PIXELS = 8_000
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """`problem` says why the image cannot be shown. It is None for one that can."""
+    """A recognised image. `problem` says why it cannot be shown, or is None."""
 
     media_type: str
     width: int = 0
@@ -20,9 +20,9 @@ class Image:
 
 
 def recognise(data: bytes, size: int) -> Image | None:
-    """Returns the image that the bytes begin, or None when they are no png, jpeg, gif or webp.
+    """Return the image in a file, or None when the file is no PNG, JPEG, GIF or WebP.
 
-    `size` is the size of the whole file; `data` may be only its beginning when it is too large.
+    `size` is the size of the whole file. When the file is too large, `data` may be only its beginning.
     """
     for media_type, magic, measure in (
         ("image/png", b"\x89PNG\r\n\x1a\n", _png),

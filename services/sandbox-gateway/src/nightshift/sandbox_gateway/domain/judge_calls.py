@@ -1,4 +1,4 @@
-"""The judge of a build sees its workspace and cannot change it: only tools that read run for it."""
+"""Limits a judge to tools that read: it sees the workspace of a build but cannot change it."""
 
 from nightshift.contracts.events.build import ToolCallRequested
 from nightshift.contracts.tools import JUDGE_TOOLS
@@ -6,7 +6,7 @@ from nightshift.sandbox_gateway.domain.call_outcome import CallOutcome
 
 
 def refused(asked: ToolCallRequested) -> CallOutcome | None:
-    """The outcome of a judge's call of any other tool. Returns None for a call that may run."""
+    """Return the error for a judge's call of a tool that does not only read. Returns None for a call that may run."""
     model = JUDGE_TOOLS.get(asked.tool)
     if asked.purpose != "judge" or (model is not None and model.effect == "read" and model.needs_sandbox):
         return None

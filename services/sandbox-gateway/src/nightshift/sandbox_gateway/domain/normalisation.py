@@ -1,11 +1,11 @@
-"""Removes from the output of a tool what is another at every run, such as durations. Says what it removed."""
+"""Replaces parts of a tool's output that differ in every run, such as durations, and reports what it replaced."""
 
 import re
 from typing import Final
 
-#: Name → pattern and replacement. Dates and times are not among them: output that holds them is not reproducible.
+#: Name → (pattern, replacement). Dates and times are not replaced: output that contains them cannot be reproduced.
 _VARYING: Final = {
-    # A wheel holds the times of its files.
+    # A wheel contains the times of its files.
     "digest of a built wheel": (
         re.compile(r"(Created wheel for \S+: filename=\S+ size=\d+ sha256=)[0-9a-f]{64}"),
         r"\1<digest>",
@@ -19,7 +19,7 @@ _VARYING: Final = {
 
 
 def normalised(output: str) -> tuple[str, frozenset[str]]:
-    """Return the output with a word in place of each varying part, and the names of what was replaced."""
+    """Return the output with a word in place of each varying part, and the names of the parts that were replaced."""
     found: set[str] = set()
     for name, (pattern, replacement) in _VARYING.items():
         output, count = pattern.subn(replacement, output)
@@ -29,7 +29,7 @@ def normalised(output: str) -> tuple[str, frozenset[str]]:
 
 
 def first_difference(recorded: str, redriven: str) -> str | None:
-    """Return the first line that differs, with both sides. Returns None when the texts are equal."""
+    """Return the first line that differs, with both versions, or None when the texts are equal."""
     if recorded == redriven:
         return None
     then, now = recorded.splitlines(), redriven.splitlines()

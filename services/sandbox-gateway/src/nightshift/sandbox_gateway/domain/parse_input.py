@@ -1,4 +1,4 @@
-"""Validates the input of a tool call. An error names each wrong field and the name that was probably meant."""
+"""Validates the input of a tool call. Errors name each wrong field, and the name that was probably meant."""
 
 import difflib
 from typing import Any, Final
@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 from nightshift.contracts.tools import TOOLS, ToolInput
 from nightshift.sandbox_gateway.domain.call_outcome import CallOutcome
 
-#: Names of tools and fields that models know from elsewhere, and ours.
+#: Names of tools that models know from elsewhere → our names. Below: the same for fields.
 _TOOLS: Final = {
     "read": "read_file",
     "view": "read_file",
@@ -30,6 +30,8 @@ _TOOLS: Final = {
     "bashoutput": "bash",
     "killbash": "bash",
     "killshell": "bash",
+    "screenshot": "take_screenshot",
+    "browser_take_screenshot": "take_screenshot",
     "shell": "bash",
     "run": "bash",
     "execute": "bash",
@@ -67,7 +69,7 @@ _FIELDS: Final = {
 
 
 def parse_input(tool: str, value: dict[str, Any]) -> ToolInput | CallOutcome:
-    """Return the validated input, or the error for the agent."""
+    """Return the validated input of a tool, or an error for the agent."""
     model = TOOLS.get(tool)
     if model is None:
         meant = _TOOLS.get(tool.lower()) or _closest(tool.lower(), TOOLS)

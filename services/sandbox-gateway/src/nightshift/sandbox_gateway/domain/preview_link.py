@@ -1,6 +1,7 @@
-"""Signed links to previews. The first label of the host name says sandbox, port and expiry, and carries the signature.
+"""Makes and checks signed links to previews.
 
-So each preview is an origin of its own, a name cannot be guessed, and no server has to remember links.
+The first label of the host name holds sandbox, port, expiry and signature. So each preview is an origin of its own, its
+name cannot be guessed, and no server must store links.
 """
 
 import base64
@@ -18,15 +19,15 @@ _LONGEST: Final = 63
 
 @dataclass(frozen=True, slots=True)
 class PreviewLinks:
-    """Makes and reads links below the host of `base`, an address such as `https://preview.example.org`."""
+    """Makes and reads links below the host of `base`, a URL such as `https://preview.example.org`."""
 
     base: str
     key: bytes
 
     def link(self, sandbox_id: str, port: int, *, expires: int) -> str:
-        """Return the address of the preview until `expires`, in seconds since 1970.
+        """Return the URL of a preview. It is valid until `expires`, in seconds since 1970.
 
-        Raises ValueError for a sandbox id that fits into no host name.
+        Raises ValueError when the sandbox id does not fit into a host name.
         """
         signed = f"{port}-{sandbox_id}-{expires:08x}"
         label = f"{signed}-{self._signature(signed)}"
@@ -36,7 +37,7 @@ class PreviewLinks:
         return urlunsplit((parts.scheme, f"{label}.{parts.netloc}", "/", "", ""))
 
     def read(self, host: str, *, now: float) -> tuple[str, int] | Literal["unknown", "expired"]:
-        """Return sandbox id and port of a request's Host."""
+        """Return the sandbox id and the port that a request's Host header means, or why there are none."""
         own = urlsplit(self.base)
         name = host.lower()
         label, _, rest = name.partition(".")

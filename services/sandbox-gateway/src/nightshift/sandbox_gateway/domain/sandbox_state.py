@@ -1,4 +1,4 @@
-"""The gateway's state of one build, folded from its stream: its sandbox and its tool calls."""
+"""Folds the stream of a build to what the gateway needs: its sandbox, its pending tool calls, its snapshots."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -40,9 +40,10 @@ _ENDS: dict[type[Event], Ending] = {BuildReady: "ready", BuildFailed: "failed", 
 
 @dataclass(frozen=True, slots=True)
 class OpenSandbox:
-    """The build's sandbox. `restored`: it holds the workspace of the newest snapshot, or the build has none.
+    """The sandbox of a build. `restored`: its workspace is that of the newest snapshot, or there is no snapshot.
 
-    `last_command` is the newest bash call that ended in it. `resumed`: no call has ended since it was resumed.
+    `last_command` is the last bash call that ended in it. `resumed`: it was paused and resumed, and no call has ended
+    since.
     """
 
     sandbox_id: str
@@ -59,20 +60,21 @@ class PendingCall:
     event_id: UUID
     version: int
     asked: ToolCallRequested
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StoredSnapshot:
-    """The snapshot with the newest workspace."""
+    """The newest snapshot of the build."""
 
     key: str
     at_version: int
-    at_rest: bool  # taken before a sleep or after the end, when nothing ran
+    at_rest: bool  # taken before a sleep or after the end, when no call was running
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxState:
-    """The state of one build, as the gateway needs it."""
+    """What the gateway knows about one build."""
 
     build_id: str
     project_id: str = ""
@@ -84,62 +86,69 @@ class SandboxState:
     setup_commands: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     ready_id: UUID | None = None
-    delivered: bool = False  # the commits of a ready build are pushed or kept
+    delivered: bool = False  # the commits of a ready build are pushed or stored
     ended: Ending | None = None
     end_version: int = 0
     ready_since: datetime | None = None  # the time of build.ready
     generations: int = 0
     sandbox: OpenSandbox | None = None
     snapshot: StoredSnapshot | None = None
-    checkpoint: int = 0  # version of the newest checkpoint
-    last_write: int = 0  # version of the newest event that may have changed the workspace
-    asleep_since: int | None = None  # version of the sleep that no wake has followed
-    settled: tuple[Literal["saved", "failed"], UUID] | None = None  # the end of that sleep's snapshot
-    completion: UUID | None = None  # the event that ended the completion's snapshot, saved or failed
-    stalled: SandboxStalled | None = None  # the newest one that no other fact of the gateway has followed
-    stalls: int = 0  # all sandbox.stalled of the build
+    checkpoint: int = 0  # the version of the newest checkpoint
+    last_write: int = 0  # the version of the newest event that may have changed the workspace
+    asleep_since: int | None = None  # the version of a sleep that no wake has followed
+    # The result of the snapshot before that sleep.
+    settled: tuple[Literal["saved", "failed"], UUID] | None = None
+    completion: UUID | None = None  # the event with the result of the completion snapshot
+    stalled: SandboxStalled | None = None  # set while no other event of the gateway has followed it
+    stalls: int = 0  # the number of all sandbox.stalled events
     pending: dict[str, PendingCall] = field(default_factory=dict)
 
     @property
     def safe_to_lose(self) -> bool:
-        """Whether the newest snapshot holds the result of every completed call.
+        """Whether the newest snapshot contains the results of all completed calls.
 
-        A checkpoint's snapshot never does: the next turn's calls may run while it is taken.
+        A checkpoint's snapshot never counts, because calls of the next turn may run while it is made.
         """
         newest = self.snapshot
         return newest is not None and newest.at_rest and newest.at_version >= self.last_write
 
     @property
     def to_close(self) -> tuple[Literal["sleep", "ended"], UUID] | None:
-        """Why to close the sandbox now, and the event that decided it. Returns None when it must stay."""
+        """Why to close the sandbox now, and the id of the event that is the reason. None when the sandbox must stay."""
         if self.sandbox is None:
             return None
         if self.asleep_since is not None and self.settled is not None and self.settled[0] == "saved":
             return "sleep", self.settled[1]
         if self.ended not in ("failed", "cancelled"):
             return None
-        if self.sandbox.opened_version > self.end_version:  # no call ran in it, so no snapshot of it is owed
+        if self.sandbox.opened_version > self.end_version:  # no call ran in it, so it needs no snapshot
             return "ended", self.sandbox.opened_id
         return None if self.completion is None else ("ended", self.completion)
 
     @property
     def waits(self) -> UUID | None:
-        """The event that asks for the next step: the oldest call, else a close or a pause. Returns None without one."""
+        """The id of the event that asks for the next step: the oldest call, else a close, a pause or a delivery.
+
+        None for none.
+        """
         if self.pending:
             return min(self.pending.values(), key=lambda call: call.version).event_id
         return self.to_close[1] if self.to_close is not None else self.to_pause or self.to_deliver
 
     @property
     def to_deliver(self) -> UUID | None:
-        """The id of build.ready when the commits wait for their delivery. It follows the last snapshot."""
+        """The id of build.ready while the commits wait for delivery, which follows the last snapshot.
+
+        Otherwise None.
+        """
         waits = self.source is not None and not self.delivered and self.completion is not None
         return self.ready_id if waits and self.sandbox is not None else None
 
     @property
     def to_pause(self) -> UUID | None:
-        """Return the id of the failed snapshot for which the sandbox is paused, not closed, during the sleep.
+        """The id of the failed snapshot because of which the sandbox is paused, not closed, during a sleep.
 
-        Returns None when no snapshot failed.
+        None for none.
         """
         if self.sandbox is None or self.sandbox.paused or self.asleep_since is None:
             return None
@@ -147,7 +156,7 @@ class SandboxState:
 
 
 def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
-    """The state after this event. Ignores event types that do not concern sandboxes."""
+    """Return the state after one more event of the build. Events that do not concern sandboxes change nothing."""
     if isinstance(event.data, SandboxStalled):
         return replace(state, stalled=event.data, stalls=state.stalls + 1)
     if event.data.owner is Owner.SANDBOX_GATEWAY:
@@ -168,7 +177,8 @@ def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
         case BuildForked(snapshot_key=str(key)):
             return replace(state, snapshot=StoredSnapshot(key, 0, at_rest=True))
         case BuildRewound() as data:
-            # The sandbox holds the files of the abandoned branch: the sweeper ends it, and the next call opens another.
+            # The sandbox holds the files of the abandoned branch: the sweeper kills it, and the next call opens another
+            # one.
             saved = data.snapshot_key
             back = None if saved is None else StoredSnapshot(saved, event.version, at_rest=True)
             return replace(state, sandbox=None, snapshot=back, last_write=event.version)
@@ -182,9 +192,9 @@ def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
                 ready_since=event.recorded_at if ready else None,
             )
         case ToolCallRequested(purpose="customer"):
-            return state  # a consumer of the customer answers it
+            return state  # a consumer of the customer answers this call
         case ToolCallRequested() as data:
-            call = PendingCall(event.event_id, event.version, data)
+            call = PendingCall(event.event_id, event.version, data, event.traceparent)
             return replace(state, pending={**state.pending, data.call_id: call})
         case ToolCallCompleted() as data:
             left = {call_id: call for call_id, call in state.pending.items() if call_id != data.call_id}

@@ -1,4 +1,4 @@
-"""Translates an error into `sandbox.stalled`: why a build waits, and what a person can do."""
+"""Translates an error to `sandbox.stalled`: why a build waits, and what a person can do."""
 
 from datetime import datetime
 from typing import Literal
@@ -9,14 +9,14 @@ from nightshift.sandboxes.errors import FileRefused, SandboxUnavailable
 
 _DETAIL = 2000
 _CANCEL = "or stop the build with `nightshift cancel`"
-#: Failures in a row after which an error that usually passes by itself is reported.
+#: An error that usually passes by itself is reported after so many failures in a row.
 _PASSING_ATTEMPTS = 2
 
 
 def stalled_by(error: Exception, *, attempt: int, since: datetime) -> SandboxStalled | None:
-    """Return the event about a failure. `attempt` counts the failures in a row, `since` is the time of the first.
+    """Return the event about a failure. `attempt` counts failures in a row, and `since` is the time of the first.
 
-    Returns None for the first failure of a kind that usually passes by itself.
+    Returns None for a first failure that usually passes by itself.
     """
     detail = f"{error}" or type(error).__name__
     reason: Literal["unavailable", "refused", "restore_refused", "dependency", "fault"]
@@ -40,7 +40,7 @@ def stalled_by(error: Exception, *, attempt: int, since: datetime) -> SandboxSta
 
 
 def stalled_slowly(*, seconds: float, attempt: int, since: datetime) -> SandboxStalled:
-    """Return the event about a sandbox that has neither answered nor failed after `seconds` seconds."""
+    """Return the event about a sandbox that has neither answered nor failed for `seconds` seconds."""
     return SandboxStalled(
         reason="slow",
         detail=f"the sandbox has not answered for {seconds:.0f} s",

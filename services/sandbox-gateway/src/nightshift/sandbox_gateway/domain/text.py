@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nightshift.sandboxes.egress.secret_forms import forms
 
-#: Characters, and bytes, of a result; a longer one loses its middle.
+#: The most characters, and the most bytes, of a result. A longer result loses its middle.
 LIMIT = 30_000
 _SHORTEST_SECRET = 4
 
@@ -61,7 +61,7 @@ def escape_of(character: str) -> str:
 
 
 def _overwritten(line: str) -> str:
-    """Return what is left of a line whose parts were written over each other from its start."""
+    """Return what a terminal finally shows of a line whose parts were written over each other."""
     shown: list[str] = []
     for part in _ERASE_LINE.sub(_as_control, line).split("\r"):
         column = 0
@@ -74,7 +74,7 @@ def _overwritten(line: str) -> str:
     return "".join(shown)
 
 
-#: Stand for "erase to the end of the line" and "erase the line". Private-use characters, which no output means.
+#: Private-use characters that stand for "erase to the end of the line" and "erase the line". Real output lacks them.
 _TO_END, _WHOLE = "\ue0f0", "\ue0f1"
 
 
@@ -83,17 +83,20 @@ def _as_control(found: re.Match[str]) -> str:
 
 
 def _erasures(part: str) -> Iterable[tuple[str, str]]:
-    """Yields each text with the erasure before it, which is empty for the first."""
+    """Yield each piece of text with the erasure before it. The first piece has none."""
     pieces = re.split(f"([{_TO_END}{_WHOLE}])", part)
     yield "", pieces[0]
     yield from zip(pieces[1::2], pieces[2::2], strict=True)
 
 
 class Mask:
-    """Replaces secrets by `[secret NAME]`, also in encoded forms such as base64, hex and URL quoting."""
+    """Replaces secrets in a text by `[secret NAME]`, also in encoded forms such as base64, hex and URL quoting."""
 
     def __init__(self, secrets: Mapping[str, Sequence[str]]) -> None:
-        """`secrets` maps a name to its values. Values under four characters are not masked: they occur in words."""
+        """`secrets` maps a name to its values.
+
+        Values under four characters are not masked, because they occur in words.
+        """
         self._names: dict[str, str] = {}
         for name, values in secrets.items():
             for value in values:
@@ -115,7 +118,10 @@ class Cut:
 
 
 def cut(text: str, *, limit: int = LIMIT, where: str | None = None) -> Cut:
-    """Shorten to about `limit` characters and bytes: beginning, a note, end. `where` says where the whole text is."""
+    """Shorten a text to about `limit` characters and bytes: its beginning, a note, its end.
+
+    The note says where the whole text is, if `where` is given.
+    """
     if len(text) <= limit and len(text.encode()) <= limit:
         return Cut(text, False)
     head, tail = _first_bytes(text, limit // 2), _last_bytes(text, limit // 2)

@@ -1,1 +1,1 @@
-"""The gateway's use cases: read the log, decide, act on the sandbox, append."""
+"""The use cases of the gateway: read the log, decide, act on the sandbox, append."""

@@ -1,4 +1,4 @@
-"""Does the pending work of a build under its lease, one group of calls after the other."""
+"""Does the pending work of a build under the build's lease, one group of calls after another."""
 
 import asyncio
 import random
@@ -13,13 +13,19 @@ from nightshift.sandbox_gateway.domain.sandbox_state import SandboxState
 from nightshift.sandbox_gateway.usecases.call_runner import CallRunner
 from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecycle, StateOutdated
 from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
+from nightshift.servicekit import tracing
+from nightshift.servicekit.metrics import LEASES_LOST
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class BuildWorker:
-    """After `lease_s` seconds another gateway takes over the builds of a dead one."""
+    """Does the pending work of builds. Each build has a lease of `lease_s` seconds, which the worker renews.
+
+    When this gateway dies, another one takes over its builds after that time. Once `stopping` is set, the worker begins
+    no further group of calls, and another gateway continues.
+    """
 
     states: FoldCache[SandboxState]
     leases: Leases
@@ -28,15 +34,14 @@ class BuildWorker:
     calls: CallRunner
     stalls: StallReporter
     lease_s: float = 6.0
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _cancelled: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def work(self, build_id: str) -> float | None:
-        """Run every pending tool call of this build, and close or pause its sandbox when due.
+        """Run all pending tool calls of a build, and close or pause its sandbox when that is due.
 
-        When the sandbox does not answer, appends the reason to the build's stream.
-
-        Returns the seconds until the next attempt after an error or while another gateway holds the build's lease.
-        Returns None when nothing is pending.
+        When the sandbox does not answer, appends the reason to the build's stream. Returns the seconds until the next
+        attempt after an error, or while another gateway has the lease. Returns None when nothing is pending.
         """
         retry_s = None
         try:
@@ -50,13 +55,16 @@ class BuildWorker:
         return retry_s
 
     async def stop_if_ended(self, build_id: str) -> None:
-        """Stop the commands that run here for this build, when the log says that the build has ended."""
+        """Stop the commands of this build that run here, if the log says that the build has ended."""
         running = self._cancelled.get(build_id)
         if running is not None and (await self.states.read(build_id)).ended is not None:
             running.set()
 
     async def _under_lease(self, build_id: str) -> float | None:
-        """Returns the seconds until the next attempt when another gateway holds or takes the lease."""
+        """Do all pending work under the build's lease.
+
+        Returns the seconds until the next attempt when another gateway has or takes the lease, else None.
+        """
         lease = await self.leases.acquire(f"sandbox/{build_id}", self.owner, ttl=self.lease_s)
         if lease is None:
             return self.lease_s / 2 * random.uniform(0.8, 1.2)  # noqa: S311 - a jitter
@@ -78,20 +86,21 @@ class BuildWorker:
         return None
 
     async def _keep(self, build_id: str, lease: Lease, lost: asyncio.Timeout) -> None:
-        """Renew the lease. When it is lost, let `lost` expire, which cancels the work.
+        """Renew the lease. When it is lost, let `lost` time out, which cancels the work.
 
-        The command in the sandbox runs on, and the next gateway waits for its end.
+        The command in the sandbox keeps running, and the next gateway waits for its end.
         """
         while True:
             await asyncio.sleep(self.lease_s / 3)
             if not await self.leases.renew(lease, ttl=self.lease_s):
+                LEASES_LOST.inc()
                 _log.warning("lease.lost", build_id=build_id)
                 lost.reschedule(0)
                 return
-            await self.stop_if_ended(build_id)  # the message about the end may have reached another replica
+            await self.stop_if_ended(build_id)  # the message about the end may have gone to another replica
 
     async def _do_all(self, build_id: str) -> None:
-        while True:
+        while not self.stopping.is_set():
             try:
                 if not await self._step(await self.states.read(build_id)):
                     return
@@ -99,10 +108,11 @@ class BuildWorker:
                 continue
 
     async def _step(self, state: SandboxState) -> bool:
-        """Do the next thing that waits. Returns False when nothing waits."""
+        """Do the next pending thing. Returns False when nothing is pending."""
         if state.pending:
             group = groups(state.pending.values())[0]
-            await self.calls.run(state, group, self._cancelled[state.build_id])
+            with tracing.within(group[0].traceparent):
+                await self.calls.run(state, group, self._cancelled[state.build_id])
         elif state.to_close is not None:
             await self.lifecycle.close(state)
         elif state.to_pause is not None:

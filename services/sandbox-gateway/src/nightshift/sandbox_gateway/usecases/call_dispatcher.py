@@ -1,4 +1,4 @@
-"""Offers builds with pending work to the worker pool, and again after the delay that their worker returns."""
+"""Offers builds with pending work to the worker pool, and again after the delay that the worker returns."""
 
 import asyncio
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class CallDispatcher:
     accounts: BuildAccounts
 
     async def dispatch(self, build_id: str) -> None:
-        """Offer the build to the pool, which shares its places by account."""
+        """Offer the build to the worker pool, which shares its slots among accounts."""
         await self.accounts.load(build_id)
         self._offer(build_id)
 

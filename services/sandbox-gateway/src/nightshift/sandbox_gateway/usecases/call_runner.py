@@ -1,6 +1,4 @@
-"""Takes a tool call from its input to its result: parses it, runs it in the sandbox if it needs one, writes the
-result.
-"""
+"""Runs a tool call: parses its input, runs it in the sandbox if it needs one, and writes its result."""
 
 import asyncio
 import time
@@ -22,6 +20,7 @@ from nightshift.contracts.tools import (
     OpenPort,
     PrepareWorkspace,
     ReadFile,
+    TakeScreenshot,
     ToolInput,
     WriteFile,
 )
@@ -33,6 +32,7 @@ from nightshift.sandbox_gateway.domain.judge_calls import refused
 from nightshift.sandbox_gateway.domain.parse_input import parse_input
 from nightshift.sandbox_gateway.domain.sandbox_state import PendingCall, SandboxState
 from nightshift.sandbox_gateway.ports import PreviewLink, PreviewProbe
+from nightshift.sandbox_gateway.usecases.call_span import call_span, note_outcome
 from nightshift.sandbox_gateway.usecases.result_writer import ResultWriter
 from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecycle, StateOutdated
 from nightshift.sandbox_gateway.usecases.source_delivery import SourceDelivery
@@ -42,6 +42,7 @@ from nightshift.sandbox_gateway.usecases.tools.context import Context
 from nightshift.sandbox_gateway.usecases.tools.narrate import narrate
 from nightshift.sandbox_gateway.usecases.tools.prepare import prepare
 from nightshift.sandbox_gateway.usecases.tools.preview import open_port
+from nightshift.sandbox_gateway.usecases.tools.screenshot import take_screenshot
 from nightshift.sandboxes.errors import CallRecordLost, FileRefused, SandboxGone, SandboxHung
 from nightshift.sandboxes.port import Sandbox
 from nightshift.sandboxes.snapshots.rules import DEFAULT_EXCLUDE
@@ -68,14 +69,14 @@ class CallRunner:
     probe: PreviewProbe
     delivery: SourceDelivery
     link: PreviewLink = _no_link
-    #: For each build the newest checkpoint whose tree its sandbox holds.
+    #: Build id → the newest checkpoint whose files its sandbox keeps.
     _held: dict[str, int] = field(default_factory=dict)
 
     async def answer_at_once(self, state: SandboxState) -> bool:
-        """Answer the pending calls that need no sandbox. Returns whether other calls are left.
+        """Answer the pending calls that need no sandbox. Returns whether other calls remain.
 
-        It needs no lease: whichever gateway answers such a call, the result is the same and is appended once. A call
-        whose input is in the object store is left.
+        No lease is needed, because every gateway gives the same answer, which is appended once. A call whose input is
+        in the object store remains.
         """
         left = False
         for call in state.pending.values():
@@ -83,28 +84,39 @@ class CallRunner:
             if state.ended is not None or isinstance(value, BlobRef):
                 left = True
             elif (outcome := _without_sandbox(_parsed(call.asked, value))) is not None:
-                await self.writer.write(state, call, outcome)
+                await self._write(state, call, outcome)
             else:
                 left = True
         return left
 
     async def run(self, state: SandboxState, calls: Sequence[PendingCall], cancelled: asyncio.Event) -> None:
-        """Answer these calls, which may run at the same time. Needs the build's lease.
+        """Answer these calls, which may run at the same time. The caller must have the build's lease.
 
-        Raises Transient when they have to wait, and StateOutdated when the log must be read again before the next step.
+        Raises Transient when the calls have to wait, and StateOutdated when the log must be read again first.
         """
         if state.ended is not None:
             self._held.pop(state.build_id, None)
         in_sandbox: list[tuple[PendingCall, ToolInput]] = []
         for call in calls:
             ask = _CANCELLED if state.ended is not None else await self._parse(call)
+            if (
+                isinstance(ask, PrepareWorkspace)
+                and (why := self.lifecycle.network.refusal(state)) is not None
+            ):
+                ask = CallOutcome(why, "refused")
             outcome = _without_sandbox(ask)
             if outcome is not None:
-                await self.writer.write(state, call, outcome)
+                await self._write(state, call, outcome)
             elif not isinstance(ask, CallOutcome):
                 in_sandbox.append((call, ask))
         if in_sandbox:
             await self._in_sandbox(state, in_sandbox, cancelled)
+
+    async def _write(self, state: SandboxState, call: PendingCall, outcome: CallOutcome) -> None:
+        """Write the result of a call that needs no sandbox."""
+        with call_span(state, call) as span:
+            note_outcome(span, outcome)
+            await self.writer.write(state, call, outcome)
 
     async def _parse(self, call: PendingCall) -> ToolInput | CallOutcome:
         asked = await materialize(call.asked, self.writer.objects)
@@ -122,14 +134,15 @@ class CallRunner:
                 await self._hold(state, sandbox)
                 await self.delivery.commit(state, sandbox)
         except SandboxGone as error:
-            # Since a snapshot at rest no call has begun in a sandbox that is gone: it runs in the next one.
+            # When no call began after the last snapshot at rest, nothing is lost: this call runs in the next sandbox.
             harmless = state.safe_to_lose and not isinstance(error, CallRecordLost)
             await self._lost(state, error, calls=() if harmless else calls)
             return
         except SandboxHung as error:
             await self._lost_if_hung(state, error, calls)
         results = await asyncio.gather(
-            *(self._one(state, sandbox, call, ask, cancelled) for call, ask in asks), return_exceptions=True
+            *(self._traced(state, sandbox, call, ask, cancelled) for call, ask in asks),
+            return_exceptions=True,
         )
         gone = [result for result in results if isinstance(result, SandboxGone)]
         if gone:
@@ -143,7 +156,10 @@ class CallRunner:
     async def _lost_if_hung(
         self, state: SandboxState, error: SandboxHung, calls: Sequence[PendingCall]
     ) -> NoReturn:
-        """Raise the error for another attempt. After several, give the sandbox up and raise StateOutdated."""
+        """Raise the error, so that the call is tried again. After several such errors, treat the sandbox as lost.
+
+        Then raises StateOutdated.
+        """
         gone = self.lifecycle.count_hung(state, error)
         if gone is None:
             raise error
@@ -151,7 +167,9 @@ class CallRunner:
         raise StateOutdated from error
 
     async def _hold(self, state: SandboxState, sandbox: Sandbox) -> None:
-        """Before the first call of a turn that may write: keep the checkpoint's tree for the snapshotter."""
+        """Before the first call of a turn that may write, keep the checkpoint's files in the sandbox for the
+        snapshotter.
+        """
         opened = state.sandbox.opened_version if state.sandbox is not None else state.checkpoint
         if opened >= state.checkpoint or self._held.get(state.build_id) == state.checkpoint:
             return
@@ -159,7 +177,7 @@ class CallRunner:
         self._held[state.build_id] = state.checkpoint
 
     async def _lost(self, state: SandboxState, error: SandboxGone, *, calls: Sequence[PendingCall]) -> None:
-        """Append sandbox.lost and, in the same transaction, a failed result for each call that may have begun."""
+        """Append sandbox.lost together with a failed result for each call that may have begun."""
         _log.warning("sandbox.lost", build_id=state.build_id, error=str(error))
         lost = self.lifecycle.lost(state, error)
         changing = [call for call in calls if not reads(call)]
@@ -172,7 +190,7 @@ class CallRunner:
             raise StateOutdated from None
         await self.lifecycle.discard(state)
 
-    async def _one(
+    async def _traced(
         self,
         state: SandboxState,
         sandbox: Sandbox,
@@ -180,6 +198,17 @@ class CallRunner:
         ask: ToolInput,
         cancelled: asyncio.Event,
     ) -> None:
+        with call_span(state, call) as span:
+            note_outcome(span, await self._one(state, sandbox, call, ask, cancelled))
+
+    async def _one(
+        self,
+        state: SandboxState,
+        sandbox: Sandbox,
+        call: PendingCall,
+        ask: ToolInput,
+        cancelled: asyncio.Event,
+    ) -> CallOutcome:
         started = time.monotonic()
         context = Context(
             build_id=state.build_id,
@@ -205,31 +234,37 @@ class CallRunner:
         duration = int((time.monotonic() - started) * 1000)
         if isinstance(ask, Bash | PrepareWorkspace):
             network = await self.lifecycle.network.used(sandbox)
-            note = self.lifecycle.network.note(state, network)
+            note = self.lifecycle.network.note(state, network, outcome.output)
             outcome = replace(outcome, output=outcome.output + note, network=network)
         await self.writer.write(state, call, outcome, duration_ms=duration)
+        return outcome
 
 
 def _parsed(asked: ToolCallRequested, value: dict[str, Any]) -> ToolInput | CallOutcome:
-    """The input of a call, or why it is refused."""
+    """Return the validated input of a call, or why the call is refused."""
     if asked.purpose == "setup":
         return PrepareWorkspace()
     return refused(asked) or parse_input(asked.tool, value)
 
 
 def _without_sandbox(ask: ToolInput | CallOutcome) -> CallOutcome | None:
-    """The outcome of a call that needs no sandbox. Returns None when it needs one."""
+    """Return the outcome of a call that needs no sandbox, or None when it needs one."""
     if isinstance(ask, CallOutcome):
         return ask
     return narrate(ask) if isinstance(ask, Narrate) else None
 
 
 async def _run_tool(ctx: Context, ask: ToolInput, probe: PreviewProbe) -> CallOutcome:
-    """Raises SandboxGone and SandboxUnavailable; every other failure is in the outcome."""
+    """Run the tool and return its outcome.
+
+    Raises only SandboxGone and SandboxUnavailable; other failures are outcomes.
+    """
     try:
         match ask:
             case Bash():
                 return await bash(ctx, ask)
+            case TakeScreenshot():
+                return await take_screenshot(ctx, ask)
             case OpenPort():
                 return await open_port(ctx, ask, probe)
             case Grep():
@@ -242,7 +277,7 @@ async def _run_tool(ctx: Context, ask: ToolInput, probe: PreviewProbe) -> CallOu
 
 
 async def _run_quick_tool(ctx: Context, ask: ToolInput) -> CallOutcome:
-    """Run a tool that takes no time of its own: one that is slow waits for its sandbox."""
+    """Run a tool that is quick by itself: when it is slow, the sandbox is the reason, and the wait is reported."""
     match ask:
         case ReadFile():
             return await files.read_file(ctx, ask)

@@ -1,11 +1,11 @@
-"""Places where a test kills the process: `NIGHTSHIFT_FAIL_POINT=before_append:3` kills it on the third pass."""
+"""Places at which a test kills the process: `NIGHTSHIFT_FAIL_POINT=before_append:3` kills it at the third pass."""
 
 import os
 import signal
 
 
 class FailPoints:
-    """Kills the process at the place that the setting names. Without a setting it does nothing."""
+    """Kills the process at the place that the setting names. Does nothing without a setting."""
 
     def __init__(self, setting: str | None = None) -> None:
         self._name, _, count = (setting or "").partition(":")

@@ -1,6 +1,7 @@
-"""Decides what a build's sandbox may reach, and reports what it did reach."""
+"""Decides what the sandbox of a build may reach, and reports what it did reach."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -22,20 +23,29 @@ _CONNECTIONS = Counter(
 _BYTES = Counter("nightshift_egress_bytes", "Bytes between sandboxes and hosts outside", ["direction"])
 
 _MOST_REASON = 1000
+#: What programs say when a name cannot be looked up.
+_NO_NAME = re.compile(
+    r"Could not resolve host|Temporary failure in name resolution|Name or service not known|EAI_AGAIN|ENOTFOUND"
+    r"|dial tcp: lookup|No address associated with hostname|UnknownHostException|failed to lookup address"
+)
+_NO_LOOKUP = (
+    "names are not looked up in this sandbox: the network is reached through the proxy of HTTPS_PROXY and HTTP_PROXY,"
+    " which this program did not use"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkPolicy:
-    """`hosts` are those of the installation. With None no sandbox has a network."""
+    """Decides about networks. `hosts` are those that every build may reach. With None no sandbox has a network."""
 
     hosts: frozenset[str] | None
     store: SecretStore
     driver: DriverName
 
     def rules(self, state: SandboxState) -> NetworkRules | None:
-        """Return the rules of the build's sandbox, None for one without a network.
+        """Return the network rules of the build's sandbox, or None when it has no network.
 
-        Raises ConfigurationError, with what to do, for a secret that the build cannot get.
+        Raises ConfigurationError, which says what to do, for a secret that the build cannot get.
         """
         self._require_secrets(state)
         if self.hosts is None:
@@ -46,10 +56,24 @@ class NetworkPolicy:
         source = {urlsplit(state.source.repository).hostname or ""} if state.source is not None else set()
         return NetworkRules(reachable(self.hosts | set(state.egress_hosts) | source), secrets)
 
+    def refusal(self, state: SandboxState) -> str | None:
+        """Return why a build can have its secrets in no sandbox of this gateway. Returns None when it can.
+
+        At E2B requests leave the sandbox without passing our proxy, so a value would have to enter the sandbox.
+        """
+        if not state.secrets or (self.driver == "local" and self.hosts is not None):
+            return None
+        names = ", ".join(state.secrets)
+        where = "at E2B" if self.driver == "e2b" else "without a network"
+        return (
+            f"the secrets {names} cannot be used in a sandbox {where}: the egress proxy puts secrets into requests, and"
+            " only local sandboxes with NIGHTSHIFT_EGRESS=allow-list have it"
+        )
+
     def _require_secrets(self, state: SandboxState) -> None:
-        if state.secrets and (self.driver != "local" or self.hosts is None):
+        if (refusal := self.refusal(state)) is not None:
             raise ConfigurationError(
-                "secrets need the egress proxy, which puts them into requests, and this sandbox has none",
+                refusal,
                 hint="Run the gateway with NIGHTSHIFT_SANDBOX_DRIVER=local and NIGHTSHIFT_EGRESS=allow-list",
             )
         for name in state.secrets:
@@ -60,11 +84,11 @@ class NetworkPolicy:
                 )
 
     def variables(self, state: SandboxState) -> dict[str, str]:
-        """Return the placeholders of the build's secrets by name, for the environment of its commands."""
+        """Return name → placeholder of the build's secrets, as environment variables of its commands."""
         return {name: _placeholder(state, name) for name in state.secrets}
 
     def described(self, state: SandboxState) -> str:
-        """Return what the agent must know of its network and its secrets, as sentences."""
+        """Return sentences that tell the agent about its network and its secrets."""
         rules = self.rules(state)
         if rules is None:
             return "There is no network."
@@ -80,7 +104,7 @@ class NetworkPolicy:
         return " ".join(parts)
 
     async def used(self, sandbox: Sandbox) -> tuple[NetworkUse, ...]:
-        """Return the sandbox's traffic since the last time. Empty when the proxy does not answer."""
+        """Return the sandbox's traffic since the last call of this method. Empty when the proxy does not answer."""
         try:
             taken = await sandbox.take_traffic()
         except Transient as error:
@@ -93,12 +117,17 @@ class NetworkPolicy:
             _BYTES.labels("in").inc(one.received)
         return tuple(_use(one) for one in taken)
 
-    def note(self, state: SandboxState, used: Sequence[NetworkUse]) -> str:
-        """Return the sentences that tell the agent about refused hosts. Empty when none was refused."""
+    def note(self, state: SandboxState, used: Sequence[NetworkUse], output: str = "") -> str:
+        """Return the sentences that tell the agent why the network refused something. Empty when it refused nothing.
+
+        `output` is that of the command. A program that ignores the proxy can look up no name, and says only that.
+        """
         refused = [one for one in used if one.refused]
+        rules = self.rules(state)
+        if not refused and rules is not None and _NO_NAME.search(output):
+            return f"\n[{_NO_LOOKUP}. This build may reach: {', '.join(sorted(rules.hosts)) or 'none'}]"
         if not refused:
             return ""
-        rules = self.rules(state)
         allowed = ", ".join(sorted(rules.hosts)) if rules is not None else "none"
         reasons = "; ".join(f"{one.host}: {one.reason}" for one in refused)
         return f"\n[no connection to {reasons}. This build may reach: {allowed}]"

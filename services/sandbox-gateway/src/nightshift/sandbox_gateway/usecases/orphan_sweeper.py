@@ -1,4 +1,4 @@
-"""Ends sandboxes that belong to no build: compares the driver's list with the log."""
+"""Kills sandboxes that belong to no build, by comparing the driver's list with the log."""
 
 import asyncio
 from collections import Counter
@@ -16,14 +16,16 @@ from nightshift.sandboxes.port import SandboxDriver, SandboxInfo
 
 _log = structlog.get_logger(__name__)
 _LEASE_S = 30.0
-_SANDBOXES = Gauge("nightshift_sandboxes", "Sandboxes of this installation that the driver lists", ["state"])
+_SANDBOXES = Gauge(
+    "nightshift_sandboxes", "Sandboxes of this installation that the driver lists", ["driver", "state"]
+)
 
 
 @dataclass(frozen=True, slots=True)
 class OrphanSweeper:
-    """Ends sandboxes whose gateway died before it recorded them, and probes older than `grace_s` seconds.
+    """Kills sandboxes whose gateway died before it recorded them, and probes that are older than `grace_s` seconds.
 
-    A sandbox without a build is a probe.
+    A sandbox without a build is a probe of `doctor`.
     """
 
     driver: SandboxDriver
@@ -33,19 +35,19 @@ class OrphanSweeper:
     grace_s: float = 120.0
 
     async def run(self, every_s: float) -> None:
-        """Sweep now and every `every_s` seconds, for as long as the service runs."""
+        """Sweep now and every `every_s` seconds, while the service runs."""
         while True:
             await self.sweep()
             await asyncio.sleep(every_s)
 
     async def sweep(self) -> int:
-        """Sweep once. Returns how many sandboxes it ended. After an error, leaves the rest to the next sweep."""
+        """Sweep once and return how many sandboxes were killed. After an error the rest is left to the next sweep."""
         ended = 0
         try:
             found = await self.driver.list()
             states = Counter(info.state for info in found)
             for state in ("running", "paused"):
-                _SANDBOXES.labels(state).set(states[state])
+                _SANDBOXES.labels(self.driver.name, state).set(states[state])
             for info in found:
                 ended += await self._end_if_orphan(info)
         except NightshiftError as error:
@@ -61,7 +63,7 @@ class OrphanSweeper:
             return True
         if await self._belongs(build_id, info):
             return False
-        # A gateway creates a sandbox before it records it, and holds the build's lease meanwhile.
+        # A gateway creates a sandbox before it records it, and has the build's lease meanwhile.
         lease = await self.leases.acquire(f"sandbox/{build_id}", f"{self.owner}/sweep", ttl=_LEASE_S)
         if lease is None:
             return False

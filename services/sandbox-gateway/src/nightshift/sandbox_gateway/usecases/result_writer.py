@@ -1,9 +1,10 @@
-"""Writes the one `tool_call.completed` of a call. Masks and cuts the output; keeps the whole in the object store."""
+"""Appends the one `tool_call.completed` of a call. Masks and shortens the output, and stores the whole if it is cut."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
+from prometheus_client import Counter
 
 from nightshift.contracts.events.sandbox import PreviewOpened, ToolCallCompleted
 from nightshift.eventlog.errors import EventIdReused, Transient
@@ -13,14 +14,19 @@ from nightshift.eventlog.port import EventLog, NewEvent, build_stream
 from nightshift.sandbox_gateway.domain.call_outcome import CallOutcome
 from nightshift.sandbox_gateway.domain.sandbox_state import PendingCall, SandboxState
 from nightshift.sandbox_gateway.domain.text import LIMIT, Mask, cut, printable
+from nightshift.sandbox_gateway.usecases.call_span import tool_name
 from nightshift.sandbox_gateway.usecases.failpoints import FailPoints
 
 _log = structlog.get_logger(__name__)
+_CALLS = Counter("nightshift_tool_calls", "Tool calls with a result.", ["tool", "outcome"])
 
 
 @dataclass(frozen=True, slots=True)
 class ResultWriter:
-    """`secrets` returns the values of an account's secrets by name. `limit` counts characters."""
+    """Writes the results of tool calls. `secrets` returns name → values of an account's secrets.
+
+    `limit` is the most characters and bytes of an output in the log.
+    """
 
     log: EventLog
     objects: ObjectStore
@@ -37,8 +43,11 @@ class ResultWriter:
         duration_ms: int = 0,
         with_: Iterable[NewEvent] = (),
     ) -> None:
-        """Append the result and the events of `with_` in one transaction. Does nothing when the call has a result."""
-        # Every secret of the account is masked, not only the build's: none of them belongs in a log.
+        """Append the result, and the events in `with_`, in one transaction.
+
+        Does nothing when the call has a result already.
+        """
+        # All secrets of the account are masked, not only those of the build, because none belongs into a log.
         text = Mask(self.secrets(state.account_id))(printable(outcome.output))
         where = None
         if len(text) > self.limit or len(text.encode()) > self.limit:
@@ -56,7 +65,8 @@ class ResultWriter:
             truncated=shown.truncated,
             network=outcome.network or None,
         )
-        completed = await externalize(completed, self.objects)  # an image does not fit into an event
+        # Moves an image to the object store, because it does not fit into an event.
+        completed = await externalize(completed, self.objects)
         events = [*with_, NewEvent(completed, call.event_id)]
         if outcome.preview is not None and state.sandbox is not None:
             port, url = outcome.preview
@@ -64,13 +74,14 @@ class ResultWriter:
             events.insert(0, NewEvent(opened, call.event_id))
         self.fail.reach("before_append")
         try:
-            await self.log.append(build_stream(state.build_id), events)
+            if (await self.log.append(build_stream(state.build_id), events)).fresh:
+                _CALLS.labels(tool_name(call), outcome.error_kind or "ok").inc()
         except EventIdReused:
             _log.info("tool_call.answered_before", build_id=state.build_id, call_id=call.asked.call_id)
         self.fail.reach("after_append")
 
     async def _keep_whole(self, state: SandboxState, call: PendingCall, text: str) -> str | None:
-        """Store the whole output in the project, where an erasure finds it. Returns its key, or None on an error."""
+        """Store the whole output among the project's objects. Returns its key, or None after an error."""
         name = f"{call.asked.turn}-{call.asked.index}.txt"
         key = f"projects/{state.project_id}/outputs/{state.build_id}/{name}"
         try:

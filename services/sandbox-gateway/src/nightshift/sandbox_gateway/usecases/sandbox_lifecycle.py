@@ -1,4 +1,4 @@
-"""Opens, restores, pauses, closes and replaces a build's sandbox. Appends an event for every change."""
+"""Opens, restores, pauses, closes and replaces the sandbox of a build. Appends an event for every change."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -27,12 +27,12 @@ from nightshift.sandboxes.snapshots.manifest import tree_digest
 from nightshift.sandboxes.snapshots.restore import named, restore
 
 _log = structlog.get_logger(__name__)
-#: Requests without an answer after which a sandbox counts as lost.
+#: After so many requests without an answer, a sandbox counts as lost.
 _MOST_HUNG = 3
 
 
 class StateOutdated(Exception):
-    """The log has newer events than the state. The caller must read the state again and decide anew."""
+    """The log has newer events than the state. The caller must read the state again and decide again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,9 @@ class SandboxLifecycle:
     _hung: Counter[str] = field(default_factory=Counter, init=False)
 
     async def preview_expired(self, state: SandboxState) -> bool:
-        """Return whether a finished build's preview has lived for `preview_s` seconds since its end or last visit."""
+        """Return whether the preview of a finished build is over: `preview_s` seconds after its end and its last
+        visit.
+        """
         if state.sandbox is None or state.ready_since is None or state.completion is None:
             return False
         life, now = timedelta(seconds=self.preview_s), datetime.now(UTC)
@@ -57,7 +59,10 @@ class SandboxLifecycle:
         return visited is None or now >= visited + life
 
     def count_hung(self, state: SandboxState, error: SandboxHung) -> SandboxGone | None:
-        """Count requests that the sandbox left without an answer. Returns an error when it counts as lost."""
+        """Count a request that the sandbox did not answer.
+
+        Returns an error when the sandbox counts as lost now, else None.
+        """
         if state.sandbox is None:
             return None
         sandbox_id = state.sandbox.sandbox_id
@@ -68,10 +73,9 @@ class SandboxLifecycle:
         return SandboxGone(f"sandbox {sandbox_id} left {_MOST_HUNG} requests without an answer: {error}")
 
     async def ready(self, state: SandboxState) -> Sandbox:
-        """Return the build's sandbox with the workspace that it must begin with. Opens one when there is none.
+        """Return the build's sandbox with the right workspace. Opens a sandbox when there is none.
 
-        Raises SandboxGone when the sandbox no longer exists, and StateOutdated when the log must be read again before
-        the next step.
+        Raises SandboxGone when the sandbox no longer exists, and StateOutdated when the log must be read again first.
         """
         async with self.stalls.watch(state):
             if state.sandbox is None:
@@ -85,9 +89,9 @@ class SandboxLifecycle:
             return sandbox
 
     async def _replace_older(self, state: SandboxState, sandbox: Sandbox) -> NoReturn:
-        """End a sandbox that came back in an older state. No call has begun in it since, so none is lost.
+        """Kill a sandbox that was resumed in an older state. No call has begun in it since, so nothing is lost.
 
-        Raises StateOutdated: the next step opens a sandbox with the workspace of the newest snapshot.
+        Raises StateOutdated, so that the next step opens a sandbox with the files of the newest snapshot.
         """
         error = SandboxGone(f"sandbox {sandbox.id} was resumed in an older state")
         await self.append(state, self.lost(state, error))
@@ -109,11 +113,11 @@ class SandboxLifecycle:
         try:
             await self.append(state, NewEvent(opened, state.accepted_id, index=generation))
         except EventIdReused:
-            await sandbox.kill()  # another gateway opened this generation
+            await sandbox.kill()  # another gateway has opened this generation of the sandbox
             raise StateOutdated from None
         self.fail.reach("after_open")
         if state.snapshot is not None:
-            raise StateOutdated  # the next step restores it, as after a crash here
+            raise StateOutdated  # the next step restores the snapshot, as it would after a crash here
         return sandbox
 
     async def _restore(self, state: SandboxState, sandbox: Sandbox, snapshot: StoredSnapshot) -> None:
@@ -149,14 +153,17 @@ class SandboxLifecycle:
             raise StateOutdated from None
 
     def lost(self, state: SandboxState, error: SandboxGone) -> NewEvent:
-        """Return sandbox.lost for the sandbox in the state. Raises StateOutdated when the state has no sandbox."""
+        """Return sandbox.lost for the state's sandbox. Raises StateOutdated when the state has no sandbox."""
         if state.sandbox is None:
             raise StateOutdated
         fact = SandboxLost(sandbox_id=state.sandbox.sandbox_id, detail=str(error))
         return NewEvent(fact, state.sandbox.opened_id)
 
     async def discard(self, state: SandboxState) -> None:
-        """Kill a lost sandbox, which may still run processes. The sweeper does it when the provider does not answer."""
+        """Kill a lost sandbox, which may still run processes.
+
+        When the provider does not answer, the sweeper does it later.
+        """
         if state.sandbox is None:
             return
         try:
@@ -165,7 +172,9 @@ class SandboxLifecycle:
             _log.warning("sandbox.not_ended", sandbox_id=state.sandbox.sandbox_id, error=str(error))
 
     async def close(self, state: SandboxState) -> None:
-        """End the sandbox and append sandbox.closed, after a sleep's snapshot, an end, or the life of a preview."""
+        """Kill the sandbox and append sandbox.closed: after the snapshot of a sleep or an end, or when the preview is
+        over.
+        """
         if state.sandbox is None:
             return
         reason, cause = state.to_close or ("preview_expired", state.sandbox.opened_id)
@@ -176,7 +185,10 @@ class SandboxLifecycle:
         await self.append(state, NewEvent(closed, cause))
 
     async def pause(self, state: SandboxState) -> None:
-        """Pause the sandbox over a sleep whose snapshot failed. Appends sandbox.lost when the sandbox is gone."""
+        """Pause the sandbox during a sleep whose snapshot failed.
+
+        Appends sandbox.lost when the sandbox no longer exists.
+        """
         if state.sandbox is None or state.to_pause is None:
             return
         try:
@@ -195,7 +207,7 @@ class SandboxLifecycle:
 
 
 async def _is_older_state(sandbox: Sandbox, known: OpenSandbox) -> bool:
-    """Return whether a resumed sandbox has no record of the last command that ended in it before the pause.
+    """Return whether a resumed sandbox lacks the record of the last command that ended in it before the pause.
 
     A provider may resume an older state without an error (https://github.com/e2b-dev/E2B/issues/884).
     """

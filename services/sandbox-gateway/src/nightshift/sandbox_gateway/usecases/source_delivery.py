@@ -1,4 +1,6 @@
-"""Commits the work on a build's source, one commit for each turn, and delivers it when the build is ready."""
+"""Commits the work on a build's git source, one commit for each turn, and delivers the commits when the build is
+ready.
+"""
 
 from dataclasses import dataclass, field
 
@@ -20,7 +22,7 @@ _STEP_S = 300.0
 _DETAIL = 2_000
 _BUNDLE = "/tmp/nightshift-source.bundle"  # noqa: S108 - in the sandbox
 
-#: Commits the workspace to a ref of our own, with an index of our own: what the agent does with git stays as it is.
+#: Commits the workspace to a ref of our own with an index of our own, so that the agent's use of git is not affected.
 _COMMIT = """
 set -e
 git rev-parse -q --verify refs/nightshift/work >/dev/null || exit 0
@@ -48,13 +50,14 @@ _MAKE_BUNDLE = f"git bundle create -q {_BUNDLE} refs/nightshift/base..refs/night
 class SourceDelivery:
     lifecycle: SandboxLifecycle
     objects: ObjectStore
-    #: For each build the newest checkpoint that was committed here.
+    #: Build id → the newest checkpoint that this process committed.
     _committed: dict[str, int] = field(default_factory=dict)
 
     async def commit(self, state: SandboxState, sandbox: Sandbox) -> None:
-        """Commit what the turns before have changed. Does nothing for a build without a source, and once a checkpoint.
+        """Commit what the last turn changed.
 
-        A failure is logged: the files are in snapshots too.
+        Does nothing for a build without a source, or when the checkpoint is committed. A failure is only logged,
+        because the files are in snapshots too.
         """
         if state.source is None or self._committed.get(state.build_id, 0) >= state.checkpoint:
             return
@@ -74,9 +77,9 @@ class SourceDelivery:
             )
 
     async def deliver(self, state: SandboxState) -> None:
-        """Push the commits of a ready build, or keep them as a bundle. Appends source.delivered, once.
+        """Push the commits of a ready build, or store them as a git bundle. Appends source.delivered, once.
 
-        Pushes only with a secret of the source: without one the repository cannot know who pushes.
+        Pushes only when the source names a secret, because without one the repository cannot know who pushes.
         """
         if state.source is None or state.sandbox is None or state.to_deliver is None:
             return
@@ -121,7 +124,7 @@ class SourceDelivery:
         return SourceDelivered(**facts, pushed=False, bundle=bundle, detail=detail)
 
     async def _keep(self, state: SandboxState, sandbox: Sandbox) -> str | None:
-        """Store the commits as a git bundle in the project. Returns its key, or None when it cannot be made."""
+        """Store the commits as a git bundle among the project's objects. Returns its key, or None when that fails."""
         code, _ = await self._run(state, sandbox, "bundle", _MAKE_BUNDLE, {})
         try:
             body = b"" if code else await sandbox.read_file(_BUNDLE, anywhere=True)
@@ -136,7 +139,7 @@ class SourceDelivery:
     async def _run(
         self, state: SandboxState, sandbox: Sandbox, name: str, command: str, variables: dict[str, str]
     ) -> tuple[int, str]:
-        """Run one command once in this sandbox. Returns its exit code and its output."""
+        """Run a command once in this sandbox. Returns its exit code and its output."""
         call_id = f"{state.build_id}/source/{name}"
         spec = CallSpec(call_id, ("bash", "-c", command), env=variables, timeout_s=_STEP_S)
         status = await sandbox.start_call(spec)

@@ -1,4 +1,4 @@
-"""Appends why a build waits for its sandbox, once for each reason. Counts the failures in a row of each build."""
+"""Appends why a build waits for its sandbox, once for each reason, and counts the failures in a row of each build."""
 
 import asyncio
 import random
@@ -30,7 +30,7 @@ class _Failures:
 
 @dataclass(slots=True)
 class StallReporter:
-    """Reports failures, and a sandbox that has neither answered nor failed after `slow_s` seconds."""
+    """Reports failures, and sandboxes that have neither answered nor failed for `slow_s` seconds."""
 
     log: EventLog
     states: FoldCache[SandboxState]
@@ -65,7 +65,9 @@ class StallReporter:
 
     @asynccontextmanager
     async def watch(self, state: SandboxState) -> AsyncIterator[None]:
-        """Report the build when the block takes longer than `slow_s` seconds and no other reason is recorded."""
+        """Report the build when the block takes longer than `slow_s` seconds, unless another reason is reported
+        already.
+        """
         since, reports = datetime.now(UTC), []
 
         def notice() -> None:
@@ -84,7 +86,7 @@ class StallReporter:
             await asyncio.gather(*reports, return_exceptions=True)
 
     async def _report(self, build_id: str, stalled: SandboxStalled) -> None:
-        """Append the fact unless nothing waits or the reason is recorded. An error is logged and not raised."""
+        """Append the event, unless nothing waits or this reason is recorded. Errors are only logged."""
         try:
             state = await self.states.read(build_id)
             recorded = None if state.stalled is None else state.stalled.reason
@@ -92,5 +94,5 @@ class StallReporter:
                 return
             fact = NewEvent(stalled, state.waits, index=state.stalls)
             await self.log.append(build_stream(build_id), [fact])
-        except NightshiftError as error:  # the log does not answer, or another gateway reported first
+        except NightshiftError as error:  # the log does not answer, or another gateway reported it first
             _log.warning("sandbox.stall_not_recorded", build_id=build_id, error=str(error))

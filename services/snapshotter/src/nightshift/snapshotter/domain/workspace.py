@@ -39,6 +39,7 @@ class WantedSnapshot:
     attempts: int = 0
     fresh: bool = True
     writes: int = 0
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,14 @@ def _pass_over(state: Workspace) -> Workspace:
 def _want(state: Workspace, reason: SnapshotReason, event: RecordedEvent, *, fresh: bool = True) -> Workspace:
     if state.sandbox_id is None:
         return state
-    wanted = WantedSnapshot(reason, event.version, event.event_id, fresh=fresh, writes=state.writes)
+    wanted = WantedSnapshot(
+        reason,
+        event.version,
+        event.event_id,
+        fresh=fresh,
+        writes=state.writes,
+        traceparent=event.traceparent,
+    )
     return replace(state, wanted={**state.wanted, reason: wanted})
 
 

@@ -6,6 +6,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from uuid import UUID
 
 import structlog
+from prometheus_client import Histogram
 
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.model import Event
@@ -14,11 +15,19 @@ from nightshift.eventlog.fold_cache import FoldCache
 from nightshift.eventlog.port import EventLog, NewEvent, build_stream
 from nightshift.sandboxes.errors import FileRefused, HostileTree, SandboxGone
 from nightshift.sandboxes.snapshots.restore import named
+from nightshift.servicekit import tracing
 from nightshift.snapshotter.domain.retries import SnapshotRetries
 from nightshift.snapshotter.domain.workspace import WantedSnapshot, Workspace, evolve
 from nightshift.snapshotter.ports import WorkspaceCapture
 
 _log = structlog.get_logger(__name__)
+
+_SECONDS = Histogram(
+    "nightshift_snapshot_seconds",
+    "The time of one attempt to save a workspace.",
+    ["reason"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+)
 
 #: How many characters of an error `snapshot.failed` contains.
 _DETAIL = 2_000
@@ -78,6 +87,19 @@ class Snapshots:
 
         Returns the seconds until the next attempt, or None for none.
         """
+        attributes = {"gen_ai.conversation.id": build_id, "nightshift.snapshot.reason": wanted.reason}
+        with (
+            _SECONDS.labels(wanted.reason).time(),
+            tracing.span("snapshot workspace", parent=wanted.traceparent, attributes=attributes) as span,
+        ):
+            pause = await self._save(build_id, state, wanted, sandbox_id)
+            if pause is not None:
+                span.fail("retried")
+        return pause
+
+    async def _save(
+        self, build_id: str, state: Workspace, wanted: WantedSnapshot, sandbox_id: str
+    ) -> float | None:
         try:
             captured = await self.workspaces.capture(
                 build_id, wanted, project_id=state.project_id, sandbox_id=sandbox_id

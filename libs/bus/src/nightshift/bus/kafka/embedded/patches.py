@@ -1,5 +1,6 @@
-"""The private parts of aiokafka 0.14 that the workarounds for the embedded broker change. A test fails when one
-moves.
+"""The private parts of aiokafka 0.14 that the workarounds for the embedded broker change.
+
+A test fails when one moves.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""bash: runs a command to its end, or in the background with a handle to read, restart and stop it."""
+"""The tool bash. It runs a command to its end, or in the background with a handle to read, restart or stop it."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -7,20 +7,23 @@ from typing import Any
 from nightshift.contracts.tools import Bash
 from nightshift.sandbox_gateway.domain.call_outcome import CallOutcome, ErrorKind
 from nightshift.sandbox_gateway.domain.exit_status import is_failure
+from nightshift.sandbox_gateway.domain.limit_notes import limit_notes
 from nightshift.sandbox_gateway.domain.text import printable
 from nightshift.sandbox_gateway.usecases.tools.context import Context
-from nightshift.sandboxes.errors import AgentBroken
+from nightshift.sandboxes.errors import AgentBroken, FileRefused, SandboxUnavailable
 from nightshift.sandboxes.port import CallSpec, CallStatus
 
-#: Seconds that the gateway waits beyond the supervisor's own timeout before it ends the call itself.
+#: Seconds after the supervisor's own timeout before the gateway itself ends the call.
 _GRACE_S = 10.0
 _POLL_S = 30.0
-#: Seconds that the first request waits for the end, and the number of attempts to run a call and to end it.
+#: Seconds that the first request waits for the end of a command, and the number of attempts to run and to end a call.
 _FIRST_WAIT_S = 0.5
 _ATTEMPTS = 3
-_KILLED = 137
-_OUT_OF_MEMORY = "[killed: when nothing else sent SIGKILL, the memory limit of the sandbox was reached]"
-#: Seconds to wait, so that a background command that fails at once is seen to fail.
+#: What bash writes about a process that was killed.
+_KILLED = "Killed"
+#: A file in the sandbox with the directory where the last command with `keep_directory` ended.
+_LAST_DIRECTORY = "/tmp/.nightshift-directory"  # noqa: S108
+#: Seconds to wait after the start of a background command, to notice one that fails at once.
 _SETTLE_S = 0.7
 _OUTPUT_BYTES = 8 * 1024 * 1024 + 512 * 1024
 
@@ -30,7 +33,7 @@ async def bash(ctx: Context, ask: Bash) -> CallOutcome:
         case "run" if ask.run_in_background:
             return await _background(ctx, ask.command or "")
         case "run":
-            return await _foreground(ctx, ask.command or "", ask.timeout_s or ctx.timeout_s)
+            return await _foreground(ctx, ask)
         case "read":
             return await _read(ctx, ask.handle or "")
         case "stop":
@@ -39,39 +42,60 @@ async def bash(ctx: Context, ask: Bash) -> CallOutcome:
             return await _restart(ctx, ask)
 
 
-async def _foreground(ctx: Context, command: str, timeout_s: float) -> CallOutcome:
-    timeout_s = min(timeout_s, ctx.timeout_s)
-    status = await run_once(ctx, _spec(ctx, command, timeout_s))
+async def _foreground(ctx: Context, ask: Bash) -> CallOutcome:
+    command, timeout_s = ask.command or "", min(ask.timeout_s or ctx.timeout_s, ctx.timeout_s)
+    script = in_last_directory(command) if ask.keep_directory else command
+    status = await run_once(ctx, _spec(ctx, script, timeout_s))
     text = await output_of(ctx, ctx.call_id, status)
     if status.state == "died":
         return CallOutcome(
             f"{text}\n[the command's supervisor was killed; how the command ended is not known]", "tool"
         )
     if status.timed_out:
-        note = f"[ended after {timeout_s:g} s, with everything it started]"
+        note = f"[ended after {timeout_s:g} s, with everything it started]{await _limits(ctx)}"
         return CallOutcome(f"{text}\n{note}", "timeout", whole_in=_kept_in(status, text))
     if status.stopped:
         return CallOutcome(f"{text}\n[stopped]", "cancelled")
     code = status.exit_code or 0
-    if code == _KILLED:
-        text = f"{text}\n{_OUT_OF_MEMORY}"
     kind: ErrorKind | None = "exit" if is_failure(command, code, errors="[stderr]\n" in text) else None
-    return CallOutcome(
-        _joined(text, f"[exit code {code}]"), kind, exit_code=code, whole_in=_kept_in(status, text)
-    )
+    failed = kind is not None or _KILLED in text
+    notes = f"[exit code {code}]{await _limits(ctx, code) if failed else ''}"
+    return CallOutcome(_joined(text, notes), kind, exit_code=code, whole_in=_kept_in(status, text))
+
+
+async def _limits(ctx: Context, exit_code: int | None = None) -> str:
+    """Return notes about the limits of the sandbox that were reached, each on a line of its own."""
+    try:
+        notes = limit_notes(await ctx.sandbox.usage(), exit_code=exit_code)
+    except (FileRefused, SandboxUnavailable):  # the command's result is more important than these notes
+        return ""
+    return "".join(f"\n[{note}]" for note in notes)
+
+
+def in_last_directory(command: str) -> str:
+    """Return the command so that it starts in the directory where the last such command ended.
+
+    When that directory is gone, the command's output says so.
+    """
+    last = f'"$(cat {_LAST_DIRECTORY} 2>/dev/null || pwd)"'
+    return f"cd -- {last}; trap 'pwd -P > {_LAST_DIRECTORY}' EXIT; {command}"
 
 
 def _kept_in(status: CallStatus, text: str) -> str | None:
-    """Returns the files in the sandbox that hold the output, for the note of a cut."""
+    """Return the names of the files in the sandbox with the whole output, for the note in a cut output.
+
+    They exist until the sandbox ends, for example when the build sleeps.
+    """
     names = [
         *(() if text.startswith("[stderr]\n") else ("out",)),
         *(("err",) if "[stderr]\n" in text else ()),
     ]
-    return " and ".join(f"{status.folder}/{name}" for name in names) if status.folder else None
+    files = " and ".join(f"{status.folder}/{name}" for name in names)
+    return f"{files} (until you sleep or get another sandbox)" if status.folder else None
 
 
 async def run_once(ctx: Context, spec: CallSpec) -> CallStatus:
-    """Wait for the end of the command, and start it unless it began before, also under another gateway.
+    """Start the command, unless it began before, even under another gateway. Then wait for its end.
 
     Raises AgentBroken when the command neither begins nor can be ended.
     """
@@ -90,7 +114,7 @@ async def run_once(ctx: Context, spec: CallSpec) -> CallStatus:
 
 
 async def _ended(ctx: Context, call_id: str, deadline: float) -> CallStatus:
-    """Wait for the end of a running call. At its deadline, or when the build has ended, end it by force."""
+    """Wait for the end of a running call. At the deadline, or when the build has ended, end the call by force."""
     while True:
         left = deadline - asyncio.get_running_loop().time()
         if ctx.cancelled.is_set() or left <= 0:
@@ -102,7 +126,7 @@ async def _ended(ctx: Context, call_id: str, deadline: float) -> CallStatus:
 
 
 async def _unless_cancelled(ctx: Context, asked: Coroutine[Any, Any, CallStatus]) -> CallStatus:
-    """The answer of the sandbox. Returns the state `running` as soon as the build is cancelled."""
+    """Return the answer of the sandbox, or the state `running` as soon as the build is cancelled."""
     waiting = asyncio.create_task(asked)
     cancelled = asyncio.create_task(ctx.cancelled.wait())
     try:
@@ -117,34 +141,40 @@ async def _unless_cancelled(ctx: Context, asked: Coroutine[Any, Any, CallStatus]
 async def _background(ctx: Context, command: str) -> CallOutcome:
     async with ctx.watch():
         await ctx.sandbox.note(ctx.call_id, command)  # for a restart
-        status = await ctx.sandbox.run_call(_spec(ctx, command, None), wait_s=_SETTLE_S)
-    text = await output_of(ctx, ctx.call_id, status)
+        await ctx.sandbox.run_call(_spec(ctx, command, None), wait_s=_SETTLE_S)
+    status, text = await _new_output(ctx, ctx.call_id)
     if status.state == "running":
         return CallOutcome(f"running in the background; handle: {ctx.call_id}\n{text}".rstrip())
     code = status.exit_code
-    return CallOutcome(f"{text}\n[ended at once, exit code {code}]", "exit" if code else None, exit_code=code)
+    notes = f"[ended at once, exit code {code}]{await _limits(ctx, code) if code else ''}"
+    return CallOutcome(_joined(text, notes), "exit" if code else None, exit_code=code)
 
 
 async def _read(ctx: Context, handle: str) -> CallOutcome:
     if (refused := _foreign(ctx, handle)) is not None:
         return refused
-    status = await ctx.sandbox.call_status(handle)
+    status, text = await _new_output(ctx, handle)
     if status.state == "unknown":
         return _no_such(handle)
-    return CallOutcome(_joined(await output_of(ctx, handle, status), f"[{_state(status)}]"))
+    return CallOutcome(_joined(text, f"[{_state(status)}]"), whole_in=_kept_in(status, text))
 
 
 async def _stop(ctx: Context, handle: str) -> CallOutcome:
     if (refused := _foreign(ctx, handle)) is not None:
         return refused
-    status = await ctx.sandbox.stop_call(handle)
-    if status.state == "unknown":
+    if (await ctx.sandbox.stop_call(handle)).state == "unknown":
         return _no_such(handle)
-    return CallOutcome(_joined(await output_of(ctx, handle, status), f"[{_state(status)}]"))
+    return await _read(ctx, handle)
+
+
+async def _new_output(ctx: Context, handle: str) -> tuple[CallStatus, str]:
+    """Return the state of a background command, and as text what it has written since the last look."""
+    status = await ctx.sandbox.new_output(handle, reader=ctx.call_id)
+    return status, _text(status.output or (b"", b""))
 
 
 async def _restart(ctx: Context, ask: Bash) -> CallOutcome:
-    """Stop the old command and start it again under this call's id, so that the restart too happens once."""
+    """Stop the old command and start it again under the id of this call. So the restart, too, happens only once."""
     handle = ask.handle or ""
     if (refused := _foreign(ctx, handle)) is not None:
         return refused
@@ -160,7 +190,7 @@ def _spec(ctx: Context, command: str, timeout_s: float | None) -> CallSpec:
 
 
 def _foreign(ctx: Context, handle: str) -> CallOutcome | None:
-    """The error for a handle that is no call id of this build. Returns None for one that is."""
+    """Return the error for a handle that is no call id of this build, or None for a call id of this build."""
     parts = handle.split("/")
     if len(parts) == 3 and parts[0] == ctx.build_id and parts[1].isdigit() and parts[2].isdigit():
         return None
@@ -172,7 +202,7 @@ def _no_such(handle: str) -> CallOutcome:
 
 
 def _joined(output: str, note: str) -> str:
-    """The output and a note below it. Blank lines at the beginning of an output stay."""
+    """Return the output with a note below it. Blank lines at the beginning of the output are kept."""
     return f"{output}\n{note}" if output else note
 
 
@@ -192,6 +222,10 @@ async def output_of(ctx: Context, call_id: str, status: CallStatus) -> str:
             await ctx.sandbox.read_output(call_id, "out", limit=_OUTPUT_BYTES),
             await ctx.sandbox.read_output(call_id, "err", limit=_OUTPUT_BYTES),
         )
+    return _text(kept)
+
+
+def _text(kept: tuple[bytes, bytes]) -> str:
     out, err = (printable(data).rstrip("\n") for data in kept)
     if err:
         return f"{out}\n[stderr]\n{err}" if out else f"[stderr]\n{err}"

@@ -1,4 +1,4 @@
-"""The parameters that every tool gets beside its input."""
+"""What every tool receives in addition to its input."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -11,10 +11,12 @@ from nightshift.sandboxes.port import Sandbox
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`env` holds the build's secrets by name. `cancelled` is set when the build has ended.
+    """What every tool receives in addition to its input.
 
-    `link` returns the signed address of a port's preview, or None when previews have the driver's addresses.
-    `watch()` reports the build when the sandbox does not answer within seconds in its block.
+    - `env`: the environment variables of commands, with placeholders for secrets.
+    - `cancelled`: set when the build has ended.
+    - `watch()`: a context manager; reports the build when the sandbox does not answer within seconds.
+    - `link`: returns the signed URL of a port's preview, or None when previews have the driver's URLs.
     """
 
     build_id: str

@@ -14,6 +14,9 @@ from nightshift.sandboxes.errors import FileRefused
 
 _READ_BYTES = 8 * 1024 * 1024
 _LINE = 2000
+#: The most bytes of a PDF. Each byte counts as a token until the provider has counted the request, and a context has a
+#: few hundred thousand tokens.
+_PDF_BYTES = 1_000_000
 
 
 async def read_file(ctx: Context, ask: ReadFile) -> CallOutcome:
@@ -21,6 +24,8 @@ async def read_file(ctx: Context, ask: ReadFile) -> CallOutcome:
     image = images.recognise(data, len(data))
     if image is not None:
         return _image(ask.file_path, data, image)
+    if b"%PDF-" in data[:1024]:
+        return _pdf(ask.file_path, data)
     file = file_text.decode(data if len(data) <= _READ_BYTES else _beginning(data))
     if file is None:
         size = f"{len(data)} bytes" if len(data) <= _READ_BYTES else f"more than {_READ_BYTES} bytes"
@@ -48,7 +53,7 @@ def _shown(line: str) -> str:
 
 
 def _beginning(data: bytes) -> bytes:
-    """The beginning of a large file, without a character that the limit would split."""
+    """Return the beginning of a large file, without a UTF-8 character that the limit would split."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff") or data[:4] == b"\0\0\xfe\xff":
         return data[:_READ_BYTES]
     for size in range(_READ_BYTES, _READ_BYTES - 4, -1):
@@ -66,10 +71,24 @@ def _image(path: str, data: bytes, image: images.Image) -> CallOutcome:
     return CallOutcome(text, blocks=({"type": "text", "text": text}, {"type": "image", "source": source}))
 
 
-async def write_file(ctx: Context, ask: WriteFile | Document) -> CallOutcome:
-    """Write the whole file. After a crash the call is done again, which changes nothing.
+def _pdf(path: str, data: bytes) -> CallOutcome:
+    """Return the file as a document block. The model reads it page by page, as text and as picture."""
+    if len(data) > _PDF_BYTES:
+        problem = f"larger than the {_PDF_BYTES} bytes that can be shown; look at it with bash (pdftotext)"
+        return CallOutcome(f"{path}: application/pdf, {problem}", "tool")
+    text = f"{path}: application/pdf, {len(data)} bytes"
+    source = {
+        "type": "base64",
+        "media_type": "application/pdf",
+        "data": base64.b64encode(data).decode("ascii"),
+    }
+    return CallOutcome(text, blocks=({"type": "text", "text": text}, {"type": "document", "source": source}))
 
-    A file that exists keeps its encoding, byte order mark and line endings.
+
+async def write_file(ctx: Context, ask: WriteFile | Document) -> CallOutcome:
+    """Write a whole file. After a crash the write is repeated, which changes nothing.
+
+    An existing file keeps its encoding, byte order mark and line endings.
     """
     before = await _existing(ctx, ask.file_path)
     content, notes = ask.content, []
@@ -90,7 +109,7 @@ async def write_file(ctx: Context, ask: WriteFile | Document) -> CallOutcome:
 
 
 async def _existing(ctx: Context, path: str) -> FileText | None:
-    """Returns the text that stands in the file, or None for a new, binary, large or unreadable one."""
+    """Return the text of an existing file, or None when it is new, binary, too large or unreadable."""
     try:
         data = await ctx.sandbox.read_file(path, limit=_READ_BYTES + 1)
     except FileRefused:
@@ -99,8 +118,10 @@ async def _existing(ctx: Context, path: str) -> FileText | None:
 
 
 async def edit_file(ctx: Context, ask: EditFile) -> CallOutcome:
-    """Replace text. Notes the new digest first, so that after a crash a finished edit is not applied to its own
-    result.
+    """Replace text in a file.
+
+    First stores the digest of the new content in the sandbox. So a repeated call after a crash sees that the edit is
+    done.
     """
     if not ask.old_string:
         return await _create(ctx, ask)
@@ -138,7 +159,7 @@ async def edit_file(ctx: Context, ask: EditFile) -> CallOutcome:
 
 
 async def _create(ctx: Context, ask: EditFile) -> CallOutcome:
-    """Create the file that an edit with an empty `old_string` asks for, unless it exists with other content."""
+    """Create a file for an edit with an empty `old_string`, unless the file exists with other content."""
     body = ask.new_string.encode("utf-8", "replace")
     try:
         before = await ctx.sandbox.read_file(ask.file_path, limit=len(body) + 1)
@@ -160,5 +181,5 @@ def _digest(content: bytes) -> str:
 
 
 def refused(error: FileRefused) -> CallOutcome:
-    """The outcome for a file operation that was refused."""
+    """Return the outcome for a file operation that the sandbox refused."""
     return CallOutcome(str(error), "refused" if error.kind == "outside" else "tool")

@@ -1,4 +1,4 @@
-"""prepare_workspace: clones the source, runs the set-up commands, and finds out what the sandbox has."""
+"""prepare_workspace: clones the source, runs the set-up commands, and lists the tools that the sandbox has."""
 
 from dataclasses import replace
 
@@ -10,11 +10,13 @@ from nightshift.sandbox_gateway.usecases.tools.bash import output_of, run_once
 from nightshift.sandbox_gateway.usecases.tools.context import Context
 from nightshift.sandboxes.port import CallSpec
 
+#: The script of a repository that prepares its workspace. It runs once, after the clone and before the set-up commands.
+SETUP_FILE = ".nightshift/setup.sh"
 _STEP_S = 900.0
 _SHOWN = 2_000
 
-#: Lets the git commands that follow send the password of the variable SOURCE_PASSWORD, if there is one. git gets it in
-#: a header, so that no file holds its placeholder.
+#: Makes the following git commands send the password in SOURCE_PASSWORD, if there is one. git receives it as a header,
+#: so that no file contains its placeholder.
 AS_THE_SOURCES_USER = """
 if [ -n "$SOURCE_PASSWORD" ]; then
   basic=$(printf 'x-access-token:%s' "$SOURCE_PASSWORD" | base64 | tr -d '\\n')
@@ -43,7 +45,7 @@ done
 
 
 async def prepare(ctx: Context, state: SandboxState, network: str) -> CallOutcome:
-    """Do every step once. A clone that fails is an error; the agent reads about a set-up command that fails."""
+    """Run every step once. A failed clone is an error. A failed set-up command is not; the agent reads about it."""
     said: list[str] = []
     if state.source is not None:
         outcome, text = await _step(ctx, "clone", _CLONE, _clone_variables(ctx, state, state.source))
@@ -56,8 +58,11 @@ async def prepare(ctx: Context, state: SandboxState, network: str) -> CallOutcom
             f"Your workspace holds {state.source.repository} at {state.source.ref}, commit {text.strip()},"
             f" on the branch {branch(state)}."
         )
-    for number, command in enumerate(state.setup_commands):
-        code, text = await _step(ctx, f"setup-{number}", command, {})
+    commands = [(f"setup-{number}", command) for number, command in enumerate(state.setup_commands)]
+    if state.source is not None and (await _step(ctx, "setup-file", f"test -f {SETUP_FILE}", {}))[0] == 0:
+        commands.insert(0, ("setup-of-source", f"bash {SETUP_FILE}"))
+    for name, command in commands:
+        code, text = await _step(ctx, name, command, {})
         said.append(f"The set-up command `{command}` ended with exit code {code}.")
         if code:
             said.append(f"Its output, and what came after it was not run:\n{cut(text, limit=_SHOWN).text}")
@@ -70,7 +75,7 @@ async def prepare(ctx: Context, state: SandboxState, network: str) -> CallOutcom
 
 
 def branch(state: SandboxState) -> str:
-    """The name of the branch that the build works on."""
+    """Return the name of the git branch on which the build works."""
     return f"nightshift/{state.build_id}"
 
 
@@ -84,7 +89,7 @@ def _clone_variables(ctx: Context, state: SandboxState, source: Source) -> dict[
 
 
 async def _step(ctx: Context, name: str, command: str, variables: dict[str, str]) -> tuple[int, str]:
-    """Run one step once. Returns its exit code, 124 when it took too long, and its output."""
+    """Run a step once. Returns its exit code (124 after a timeout) and its output."""
     step = replace(ctx, call_id=f"{ctx.call_id}/{name}")
     spec = CallSpec(
         step.call_id,

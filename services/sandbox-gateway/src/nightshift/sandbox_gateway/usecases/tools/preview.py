@@ -1,4 +1,4 @@
-"""open_port: opens the preview, and waits until an HTTP answer comes through it from outside."""
+"""open_port: opens a preview, and waits until it answers HTTP from outside."""
 
 import asyncio
 

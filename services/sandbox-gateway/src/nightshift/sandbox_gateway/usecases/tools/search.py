@@ -45,7 +45,7 @@ async def grep(ctx: Context, ask: Grep) -> CallOutcome:
 
 
 def _with_gaps(rows: Sequence[Match], *, apart: bool) -> list[str]:
-    """The lines of the rows. With `apart`, `--` stands between lines that do not follow each other."""
+    """Return the rows as lines. With `apart`, a line `--` separates rows that are not consecutive in their file."""
     lines: list[str] = []
     last = ("", 0)
     for row in rows:

@@ -1,0 +1,6 @@
+"""The trace that the running code belongs to. The log stores it with each event, and the relay publishes it."""
+
+from contextvars import ContextVar
+
+#: A W3C `traceparent`, such as `00-<32 hex: trace>-<16 hex: span>-01`. None outside a trace.
+CURRENT: ContextVar[str | None] = ContextVar("nightshift_traceparent", default=None)

@@ -1,0 +1,150 @@
+"""Spans of a process, without the SDK that exports them. Everything here does nothing until `install` is called.
+
+A parent is a W3C `traceparent`, because that is what the log and the messages carry. See `otlp` for the exporter.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from typing import Literal, Protocol
+
+from nightshift.eventlog.trace_context import CURRENT
+
+Kind = Literal["internal", "client", "producer", "consumer"]
+#: Values of a span's attributes. A value of None is left out.
+Attributes = Mapping[str, str | int | float | bool | Sequence[str] | None]
+
+
+_FORM = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class OpenSpan(Protocol):
+    """A span that has begun. `traceparent` is the parent of what it causes."""
+
+    traceparent: str
+
+    def set(self, attributes: Attributes) -> None:
+        """Add attributes."""
+
+    def fail(self, error_type: str) -> None:
+        """Mark the span as failed. `error_type` is a word, never a message: messages may hold what a person wrote."""
+
+    def end(self, at: float | None = None) -> None:
+        """End the span, now or at this Unix time in seconds."""
+
+
+class Exporter(Protocol):
+    """Makes spans and sends them to a collector in the background."""
+
+    def start(
+        self,
+        name: str,
+        *,
+        kind: Kind,
+        parent: str | None,
+        attributes: Attributes,
+        links: Sequence[str] = (),
+        at: float | None = None,
+        as_traceparent: str | None = None,
+    ) -> OpenSpan:
+        """Begin a span. With `as_traceparent` it has that trace and span id; `at` is a Unix time in seconds."""
+
+    def samples(self, trace_id: str) -> bool:
+        """Return whether a trace that begins with this id (32 hex digits) is exported."""
+
+    def close(self) -> None:
+        """Send what waits, for at most a few seconds."""
+
+
+class _NoSpan:
+    """Stands in for a span that nobody exports."""
+
+    traceparent = ""
+
+    def set(self, attributes: Attributes) -> None:
+        pass
+
+    def fail(self, error_type: str) -> None:
+        pass
+
+    def end(self, at: float | None = None) -> None:
+        pass
+
+
+_NO_SPAN = _NoSpan()
+_exporter: Exporter | None = None
+
+
+def install(exporter: Exporter | None) -> None:
+    """Export the spans of this process with `exporter`. None: export nothing."""
+    global _exporter  # noqa: PLW0603 - one per process, as the log configuration
+    _exporter = exporter
+
+
+def exporter() -> Exporter | None:
+    """Return what exports the spans of this process. Returns None when tracing is off."""
+    return _exporter
+
+
+def valid(traceparent: str | None) -> bool:
+    """Return whether this text has the form of a `traceparent`. Messages from outside may hold any text."""
+    return traceparent is not None and _FORM.fullmatch(traceparent) is not None
+
+
+def sampled(traceparent: str | None) -> bool:
+    """Return whether spans of this trace are exported."""
+    return traceparent is not None and valid(traceparent) and int(traceparent[-1], 16) & 1 == 1
+
+
+def derived(name: str) -> str | None:
+    """Return the `traceparent` of a trace that every process derives from `name` alone. None when tracing is off.
+
+    So the spans of a turn have one trace, though another replica takes the build over in its middle.
+    """
+    if _exporter is None:
+        return None
+    digest = sha256(name.encode()).hexdigest()
+    trace_id, span_id = digest[:32], digest[32:48]
+    return f"00-{trace_id}-{span_id}-{'01' if _exporter.samples(trace_id) else '00'}"
+
+
+@contextmanager
+def within(traceparent: str | None) -> Iterator[None]:
+    """Run the block in this trace: its log lines and the events that it appends carry the trace.
+
+    A text that is no `traceparent` is ignored.
+    """
+    token = CURRENT.set(traceparent if valid(traceparent) else None)
+    try:
+        yield
+    finally:
+        CURRENT.reset(token)
+
+
+@contextmanager
+def span(
+    name: str, *, kind: Kind = "internal", parent: str | None = None, attributes: Attributes | None = None
+) -> Iterator[OpenSpan]:
+    """Run the block in a span. Its parent is `parent`, else the current trace. Does nothing when tracing is off.
+
+    An error that leaves the block marks the span with the class of the error.
+    """
+    active = _exporter
+    if active is None:
+        yield _NO_SPAN
+        return
+    parent = parent if valid(parent) else CURRENT.get()
+    if parent is not None and not sampled(parent):
+        with within(parent):
+            yield _NO_SPAN
+        return
+    opened = active.start(name, kind=kind, parent=parent, attributes=attributes or {})
+    try:
+        with within(opened.traceparent):
+            yield opened
+    except BaseException as error:
+        opened.fail(type(error).__qualname__)
+        raise
+    finally:
+        opened.end()
