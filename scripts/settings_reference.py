@@ -128,7 +128,7 @@ def names() -> str:
     }
     lines = "\n".join(f'        "{name}",' for name in sorted(known))
     return (
-        '"""The names of all variables of Nightshift. Written by scripts/settings_reference.py."""\n\n'
+        '"""The names of all environment variables. scripts/settings_reference.py writes this file."""\n\n'
         f"from typing import Final\n\nKNOWN: Final = frozenset(\n    {{\n{lines}\n    }}\n)\n"
     )
 

@@ -27,10 +27,10 @@ from nightshift.orchestrator.domain.state import BuildState
 from nightshift.simulation import World
 
 ACCOUNT = "a1"
-DAY_S = 12.0
+DAY_S = 30.0
 #: Microdollars of one day: two or three calls at their worst case.
 DAY_LIMIT = 150_000
-POLICY = Policy(grant_turns=1, first_backoff_s=0.5, attempts=4, provider_sleep_s=12, max_output_tokens=1_000)
+POLICY = Policy(grant_turns=1, first_backoff_s=0.5, attempts=4, provider_sleep_s=30, max_output_tokens=1_000)
 BUDGET_POLICY = BudgetPolicy(
     default_period_budget=DAY_LIMIT * 30,
     default_period_days=30,

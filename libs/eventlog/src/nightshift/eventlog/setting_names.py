@@ -1,4 +1,4 @@
-"""The names of all variables of Nightshift. Written by scripts/settings_reference.py."""
+"""The names of all environment variables. scripts/settings_reference.py writes this file."""
 
 from typing import Final
 

@@ -1,7 +1,7 @@
-"""Makes the spans of turns and model calls from the events that this process committed.
+"""Makes the spans of turns and model calls from the events that this process has committed.
 
-A turn's trace is derived from the build and the number of the turn, so another replica that takes the build over in the
-middle of a turn continues the trace. A span is exported only after its events are in the log.
+The trace of a turn is computed from the build and the number of the turn. So another replica that takes over the build
+in the middle of a turn continues the same trace. A span is exported only after its events are in the log.
 """
 
 from collections import OrderedDict
@@ -39,7 +39,7 @@ _AGENT = "nightshift"
 
 
 def traced(log: EventLog) -> EventLog:
-    """Return a log that makes the spans of turns. Returns `log` itself when tracing is off."""
+    """Return a log that also makes the spans of turns, or `log` itself when tracing is off."""
     exporter = tracing.exporter()
     return log if exporter is None else TurnSpanLog(log, exporter)
 
@@ -59,7 +59,7 @@ class _Turn:
 
 
 class TurnSpanLog:
-    """Implements EventLog over another one. Gives each event of a build the trace of its turn."""
+    """An EventLog that passes everything to another one, and gives each event of a build the trace of its turn."""
 
     def __init__(self, log: EventLog, exporter: Exporter) -> None:
         self._log = log
@@ -139,9 +139,9 @@ class TurnSpanLog:
     def _note(
         self, stream_id: str, version: int, data: Event, at: float, trace: str | None, *, ours: bool
     ) -> None:
-        """Follow the turn of a build, and export what ends with this event when this process appended it.
+        """Follow the turn of a build. When this process appended the event, export the spans that end with it.
 
-        The events of a stream may be read again; each is followed once.
+        The same event may be read several times, but it is followed only once.
         """
         turn = self._turn(stream_id)
         if version <= turn.version:
