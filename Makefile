@@ -87,6 +87,9 @@ test-registries: setup ## npm and pip in a sandbox, against the public package r
 test-long-build: setup ## a build of 250 turns whose orchestrator is killed ten times, on a strict model (minutes)
 	NIGHTSHIFT_LONG_BUILD=1 $(python) -m pytest tests/integration/orchestrator/test_long_build.py -q -s $(args)
 
+test-burst: setup ## 2,000 requests of one account at once, and ten of others, on a virtual clock (minutes)
+	NIGHTSHIFT_BURST=2000 $(python) -m pytest tests/memory/orchestrator/test_fair_share.py -k burst -q --timeout 1800 $(args)
+
 test-garbage: setup ## 1,000 rounds of garbage collection beside uploads that reuse what it is about to delete
 	NIGHTSHIFT_GARBAGE_ROUNDS=1000 $(python) -m pytest tests/unit/sandboxes/test_garbage.py -q $(args)
 

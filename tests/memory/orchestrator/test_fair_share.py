@@ -93,8 +93,8 @@ def test_an_account_has_only_so_many_active_builds():
 
 
 def test_a_burst_of_one_account_holds_up_no_other_and_all_are_built():
-    """`make test-burst` tries 10,000 requests. Here the burst is smaller, with the same rules."""
-    burst = int(os.environ.get("NIGHTSHIFT_BURST", "120"))
+    """`make test-burst` tries 2,000 requests. Here the burst is smaller, with the same rules."""
+    burst = int(os.environ.get("NIGHTSHIFT_BURST", "60"))
     installation = ManyBuilds(turns=0, replicas=2, capacity=40, per_account=20)
     greedy = [request(f"b{number}", "greedy", proof="none") for number in range(burst)]
     modest = [request(f"m{burst + number}", f"modest-{number}", proof="none") for number in range(10)]
@@ -105,7 +105,7 @@ def test_a_burst_of_one_account_holds_up_no_other_and_all_are_built():
         accepted_at = asyncio.get_running_loop().time()
         await one.until(lambda: all(one.has_ended(each.build_id) for each in modest), within=600)
         assert asyncio.get_running_loop().time() - accepted_at < 120  # whatever the length of the burst
-        assert burst < 100 or not all(one.has_ended(each.build_id) for each in greedy)
+        assert not all(one.has_ended(each.build_id) for each in greedy)
         while not all(one.has_ended(each.build_id) for each in greedy):
             started = len(one.pending(PendingKind.BUILD)) - len(one.pending(PendingKind.QUEUED))
             peaks.append(started)

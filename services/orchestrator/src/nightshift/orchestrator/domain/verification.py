@@ -200,8 +200,10 @@ class _Attempt:
         return any(one.kind == "decision" for one in self.differences)
 
     @property
-    def rank(self) -> tuple[bool, int, int]:
-        return self.broken, len(self.differences), sum(len(one.fields) for one in self.differences)
+    def rank(self) -> tuple[bool, int, int, int]:
+        other_type = sum(not one.fields for one in self.differences)  # it says less than a field that differs
+        fields = sum(len(one.fields) for one in self.differences)
+        return self.broken, other_type, len(self.differences), fields
 
 
 def _attempt(
