@@ -21,6 +21,7 @@ from nightshift.eventlog.preconditions import check_bucket, check_database
 from nightshift.servicekit.consumer_spans import traced
 from nightshift.servicekit.event_metrics import EventMetrics
 from nightshift.servicekit.membership import GroupMembership
+from nightshift.servicekit.replicas import ReplicaReporter
 from nightshift.servicekit.service import Service
 from nightshift.servicekit.settings import Settings, without_store
 
@@ -72,7 +73,15 @@ async def connect(running: Service[S], *, role: str | None = None) -> "Connectio
     running.on_stop(log.close)
     objects = await open_objects(running)
     producer = await running.enter(KafkaProducer(settings, client_id=running.name))
-    return Connections(database, log, objects, producer, running)
+    return Connections(database, log, objects, producer, running, report_replica(running, database))
+
+
+def report_replica(running: Service[S], database: Database) -> ReplicaReporter:
+    """Report this process in the database until the service stops. Returns what reports it."""
+    reporter = ReplicaReporter(database, running.settings.replica_id, running.name)
+    running.on_stop(reporter.forget)
+    running.spawn(reporter.run(), name="replica reporter")
+    return reporter
 
 
 def actor_of(running: Service[S]) -> str:
@@ -89,6 +98,7 @@ class Connections:
     objects: ObjectStore
     producer: KafkaProducer
     _running: Service[Any]
+    reporter: ReplicaReporter
     membership: GroupMembership = field(default_factory=GroupMembership)
 
     async def leases(self) -> PostgresLeases:
