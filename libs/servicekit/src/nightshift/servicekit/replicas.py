@@ -6,11 +6,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import structlog
 
-from nightshift.eventlog.database import Database
 from nightshift.eventlog.errors import NightshiftError
+
+if TYPE_CHECKING:
+    from nightshift.eventlog.database import Database  # loads asyncpg, which a worker pool does not need
 
 _log = structlog.get_logger(__name__)
 
@@ -40,7 +43,7 @@ class Replica:
 class ReplicaReporter:
     """Reports one process. `drained` is whether its service is to take no more work."""
 
-    def __init__(self, database: Database, replica_id: str, service: str) -> None:
+    def __init__(self, database: "Database", replica_id: str, service: str) -> None:
         self.drained = False
         self.work: Callable[[], Work] = Work
         self.on_drained: Callable[[bool], None] = lambda drained: None
