@@ -105,16 +105,16 @@ def sampled(traceparent: str | None) -> bool:
 
 
 def derived(name: str) -> str | None:
-    """Return the `traceparent` of a trace whose ids are computed from `name` alone, or None when tracing is off.
+    """Return the `traceparent` of a trace whose ids are computed from `name` alone.
 
     So every process computes the same trace. The spans of a turn stay in one trace, even when another replica takes
-    over the build in the middle of the turn.
+    over the build in the middle of the turn. Returns None when tracing is off, or when this trace is not sampled.
     """
     if _exporter is None:
         return None
     digest = sha256(name.encode()).hexdigest()
     trace_id, span_id = digest[:32], digest[32:48]
-    return f"00-{trace_id}-{span_id}-{'01' if _exporter.samples(trace_id) else '00'}"
+    return f"00-{trace_id}-{span_id}-01" if _exporter.samples(trace_id) else None
 
 
 @contextmanager
