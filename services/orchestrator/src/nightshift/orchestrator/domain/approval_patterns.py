@@ -44,7 +44,7 @@ def path_matches(pattern: str, path: str) -> bool:
 
 
 def command_matches(pattern: str, words: Words) -> bool:
-    """Return whether the command matches or may match. A word that is None may be anything.
+    """Return whether the command `words` matches the pattern or may match it. A word that is None may be any text.
 
     Options between the words of a pattern do not matter. So `git push *` matches `git -C app push`.
     """
@@ -59,7 +59,7 @@ def command_matches(pattern: str, words: Words) -> bool:
 
 
 def is_allowed(pattern: str, words: Words) -> bool:
-    """Return whether the command certainly matches. A word that is None matches only a `*`."""
+    """Return whether the command `words` certainly matches the pattern. A word that is None matches only a `*`."""
     return bool(words) and words[0] is not None and glob(pattern, _joined(words))
 
 

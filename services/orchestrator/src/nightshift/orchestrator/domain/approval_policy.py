@@ -1,6 +1,6 @@
 """Decides whether a policy lets a tool call run at once, or says why a person must approve it.
 
-In doubt, a person must.
+In doubt, a person must approve the call.
 """
 
 import re
@@ -47,9 +47,9 @@ def reason_to_ask(policy: ApprovalPolicy | None, tool: str, given: Mapping[str, 
 
 
 def _fields(tool: str, given: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the input as the tool reads it.
+    """Return the input of a tool call with the defaults of the tool's fields.
 
-    None for an invalid input, which the sandbox-gateway refuses without a run.
+    Returns None for an invalid input, which the sandbox gateway refuses without running the tool.
     """
     model = TOOLS.get(tool)
     if model is None:

@@ -49,7 +49,10 @@ def asked_about(state: BuildState, call: ToolCallRequested, now: datetime) -> Ap
 
 
 def requested(state: BuildState, data: ApprovalRequested) -> BuildState:
-    """Add the call to the agent's open calls. It counts towards the limit of tool calls."""
+    """Fold a request for approval: add its tool call to the build's open calls, although the call does not run yet.
+
+    The call counts towards the build's limit of tool calls.
+    """
     call = ToolCallRequested(
         call_id=data.call_id,
         turn=data.turn,
@@ -65,9 +68,9 @@ def requested(state: BuildState, data: ApprovalRequested) -> BuildState:
 
 
 def resolved(state: BuildState, data: ApprovalResolved) -> BuildState:
-    """Close the approval.
+    """Fold a decision about an approval: remove it from the open approvals.
 
-    A call that is approved during a pause is kept until the build resumes and requests the call.
+    An approved call is kept until the build requests the call. During a pause, that happens when the build resumes.
     """
     found = open_approval(state, data.call_id)
     approved = (found.call,) if found is not None and data.approved else ()

@@ -67,7 +67,8 @@ class ForkBase:
 class AcceptBuild:
     """Accept a request that passed `admit`.
 
-    `account` is the newest policy of its account. `base` is what a fork starts from.
+    `account` is the newest policy of the request's account, or None when it has none. `base` is the build that a fork
+    continues, or None for a request that is no fork.
     """
 
     request: BuildRequested
@@ -211,7 +212,10 @@ class ReportProvider:
 
 @dataclass(frozen=True, slots=True)
 class CancelBuild:
-    """Cancel the build. `cause` is the id of the request."""
+    """Cancel the build. `cause` is the id of the request.
+
+    `seen` is the usage of the open model call so far. With None that call costs its worst case.
+    """
 
     reason: str
     cause: UUID
@@ -304,7 +308,7 @@ class ResumeFromProvider:
 
 @dataclass(frozen=True, slots=True)
 class StartWaiting:
-    """Begin to wait for the answer to an open question."""
+    """Begin to wait for the answer to an open question. No process runs the build meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)

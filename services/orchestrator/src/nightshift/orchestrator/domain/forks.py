@@ -92,13 +92,16 @@ class ForkPoint:
             self.snapshots.append((event.version, fact.from_snapshot, fact.tree_digest))
 
     def snapshot(self, version: int) -> tuple[int, str, str | None] | None:
-        """Return the nearest snapshot with the same files as this version, or None."""
+        """Return the nearest snapshot that has the files as they were at this version, or None when there is none."""
         writes = bisect_right(self._writes, version)
         same = [one for one in self.snapshots if bisect_right(self._writes, one[0]) == writes]
         return min(same, key=lambda one: abs(one[0] - version), default=None)
 
     def base(self) -> ForkBase:
-        """Return what a fork starts from. Raises BadMessage when the turn has not ended or has no snapshot."""
+        """Return the build at the end of the turn, from which a fork starts.
+
+        Raises BadMessage when the turn has not ended, or when no snapshot has its files.
+        """
         state = self.state
         if state is None or not state.conversation.answered:
             raise BadMessage(
@@ -175,7 +178,10 @@ def events(request: BuildRequested, base: ForkBase) -> tuple[Event, ...]:
 
 
 def forked(state: BuildState, data: BuildForked) -> BuildState:
-    """Begin with the conversation of the base. Money, questions, failures and the sandbox belong to the fork itself."""
+    """Fold the beginning of a fork: take over the conversation of the base build.
+
+    The money, questions, failures and sandbox of the base build are not taken over.
+    """
     given = data.conversation
     if given is None or isinstance(given, BlobRef):  # a reader without the object store knows the turn only
         conversation = Conversation(turn=data.at_turn, checkpoint=data.at_turn)
@@ -192,7 +198,10 @@ def may_rewind(state: BuildState) -> bool:
 
 
 def rewound(state: BuildState, data: BuildRewound) -> BuildState:
-    """Go back to the conversation of an earlier turn. The sandbox is given up, but money and counted turns stay."""
+    """Fold a rewind: return to the conversation of an earlier turn, and give up the sandbox.
+
+    The spent money and the count of turns stay.
+    """
     now = state.conversation
     given = data.conversation
     then = (
@@ -249,6 +258,6 @@ def _without_thinking(entry: Entry) -> Entry:
 
 @cache
 def _adapters() -> dict[str, TypeAdapter[Any]]:
-    """Return for each field of a conversation how it is written and read."""
+    """Return for each field of Conversation the adapter that writes and reads it as JSON."""
     hints = get_type_hints(Conversation) | {"entries": tuple[Entry, ...]}
     return {one.name: TypeAdapter(hints[one.name]) for one in fields(Conversation)}

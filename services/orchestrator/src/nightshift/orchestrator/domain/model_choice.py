@@ -10,9 +10,10 @@ from nightshift.orchestrator.domain.policy import Policy
 
 
 def models_of(request: BuildRequested, policy: Policy) -> dict[Role, str]:
-    """Return the model of each role: from the request, or else from the settings, or else from the request's tier.
+    """Return the model of each role. A role gets the model that the request names for it.
 
-    The field `model` of the request names the builder's model, unless its field `models` does.
+    A role without one gets that of the settings, and without that the one of the request's tier. The request's field
+    `models` has precedence over its field `model`, which names the builder's model.
     """
     chosen = dict(models.TIERS[request.tier].models)
     if not policy.model_by_tier:
@@ -24,7 +25,7 @@ def models_of(request: BuildRequested, policy: Policy) -> dict[Role, str]:
 
 
 def effort_of(request: BuildRequested, model: str) -> str | None:
-    """Return the effort of the tier, or None when the model does not know that effort."""
+    """Return the effort that the request's tier sets for thinking, or None when the model does not know that effort."""
     return _effort(request.tier, model)
 
 

@@ -62,7 +62,7 @@ class AwaitFact:
 
 @dataclass(frozen=True, slots=True)
 class AwaitTime:
-    """Wait until a time."""
+    """Wait until the time `until`, for example until a failed call may be made again."""
 
     until: datetime
 
@@ -74,9 +74,9 @@ class Asleep:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The build waits for a person or a provider.
+    """The build waits for a person or a customer's tool, so no process runs it.
 
-    It starts again by the fact that ends the wait, or when its time has come.
+    It runs again when a fact ends the wait, or when the deadline of an awaited answer has passed.
     """
 
 
@@ -157,7 +157,7 @@ def _waiting(state: BuildState, now: datetime) -> Step | Wait:
 
 
 def _overdue(state: BuildState, now: datetime) -> AnswerQuestion | GiveApproval | GiveResult | None:
-    """Return the command that replaces an answer whose deadline has passed, or None when there is no such answer."""
+    """Return the command that gives an answer whose deadline has passed its default, or None when none is overdue."""
     for question in state.questions:
         if question.deadline is not None and question.deadline <= now:
             default = question.default if isinstance(question.default, str) else None
@@ -308,9 +308,10 @@ def _earliest(refresh: datetime, deadline: datetime | None) -> datetime:
 
 
 def due(state: BuildState, step: Wait, now: datetime, longest: timedelta) -> datetime:
-    """Return when a waiting build decides again if no notification comes.
+    """Return when a waiting run of a build calls `next_step` again if no notification comes.
 
-    That is the time in the step, the deadline, or `longest` from now, whichever comes first.
+    That is the time in an AwaitTime, or `longest` after `now` for any other wait. An earlier deadline of the build
+    replaces it.
     """
     until = now + longest
     if isinstance(step, AwaitTime):

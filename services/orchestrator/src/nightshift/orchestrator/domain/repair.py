@@ -1,6 +1,6 @@
-"""Repairs an answer before it is recorded, because the API refuses to take back some things that it sends.
+"""Repairs an answer of the model before it is recorded, because the API refuses some blocks that it has itself sent.
 
-Everything else is sent back exactly as it came. The event `model_call.responded` names the repairs.
+All other blocks are sent back exactly as they came. The event `model_call.responded` names the repairs.
 """
 
 from collections.abc import Collection, Mapping, Sequence

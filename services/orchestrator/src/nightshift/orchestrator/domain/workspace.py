@@ -70,7 +70,10 @@ def _fresh(state: BuildState, sandbox_id: str | None = None) -> Workspace:
 
 
 def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
-    """Add the result of an open tool call, and what it means for the preview and for repetition."""
+    """Fold the result of a tool call, and update the preview and the counts of repeated calls with it.
+
+    A second result of the same call changes nothing.
+    """
     if data.call_id == state.workspace.preparing:
         return replace(state, workspace=_prepared(state.workspace, data))
     call = next((call for call in state.tool_calls if call.call_id == data.call_id), None)
@@ -106,7 +109,7 @@ def _preview_opened(workspace: Workspace, data: PreviewOpened) -> Workspace:
 def port_opened(workspace: Workspace, target: PreviewTarget, result: ToolCallCompleted) -> Workspace:
     """Return the workspace after the agent's `open_port` call.
 
-    When the URL path of this call did not answer, an earlier path that answered is kept.
+    When the URL path of this call did not answer, an earlier path is kept.
     """
     if workspace.preview_port != target.port or (result.is_error and workspace.preview_path is not None):
         return workspace
@@ -121,7 +124,10 @@ def preview_address(workspace: Workspace) -> str:
 
 
 def news_delivered(workspace: Workspace, reason: str) -> Workspace:
-    """Remove the messages about the sandbox and its instructions that the agent has received."""
+    """Fold a message that was sent to the agent: remove the news that it has delivered.
+
+    `reason` says whether the message was about the instructions, about the sandbox, or about something else.
+    """
     if reason == "instructions":
         return replace(workspace, instructions_new=False)
     return replace(workspace, news=()) if reason == "sandbox_restored" else workspace
@@ -146,7 +152,7 @@ def _restored(data: SandboxRestored) -> str:
 
 
 def snapshot_event(state: BuildState, data: SnapshotEvent) -> BuildState:
-    """Tell the agent once about each path that snapshots do not contain. The loop never waits for a snapshot."""
+    """Fold an event about a snapshot. The agent is told once about each path that snapshots do not contain."""
     if not isinstance(data, SnapshotSaved):
         return state
     if not data.files and data.at_version >= state.wrote_at and _began_empty(state):

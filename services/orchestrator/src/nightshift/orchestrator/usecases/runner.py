@@ -85,7 +85,7 @@ _POLL = Backoff(1.0, 15.0)
 
 @dataclass(frozen=True, slots=True)
 class RunnerDependencies:
-    """What all runners of this process work with."""
+    """The objects that all runners of this process share."""
 
     repository: BuildRepository
     model: Model
@@ -118,12 +118,12 @@ class Runner:
         self._quiet_polls = 0
 
     def notify(self, version: int) -> None:
-        """Read the log soon, because it has an event at `version`."""
+        """Let the run read the log soon, unless it has already read the event at `version`."""
         if version > self._state.version:
             self._notified.set()
 
     def cancel(self, command: CancelBuild) -> None:
-        """Append the cancel as soon as possible. The run then ends."""
+        """Let the run append this cancellation as soon as possible, and then end."""
         self._cancel = command
         self._notified.set()
 
@@ -217,7 +217,7 @@ class Runner:
                 assert_never(step)
 
     async def _commit(self, command: Command) -> bool:
-        """Decide and append. When another writer was first, load the new state and return False: decide again."""
+        """Append what `command` leads to. When another writer appended first, reload the state and return False."""
         before = self._state.version
         try:
             self._state = await self._commit_when_available(command)
@@ -230,7 +230,7 @@ class Runner:
         return True
 
     async def _commit_when_available(self, command: Command) -> BuildState:
-        """Append, and retry while a server is unavailable, because a paid answer must not be lost."""
+        """Append what `command` leads to. Retries while a server is unavailable: a paid answer must not be lost."""
         tries = 0
         while True:
             try:
@@ -360,7 +360,7 @@ class Runner:
         await self._provider.note_over(reported)
 
     async def _report_provider(self, command: ReportProvider) -> bool:
-        """Append the event of this incident, once for all builds. Returns False when the event is not in the log."""
+        """Append this report about the provider, once for all builds. Returns False when the log does not have it."""
         try:
             await self._repository.commit_at_any_version(self.build_id, command, self._now())
         except EventIdReused:
@@ -375,7 +375,7 @@ class Runner:
         return model_of(self._state.request, side_calls.next_role(self._state, self._policy))
 
     async def _append_outcome(self, outcome: Answer | CallFailed) -> bool:
-        """Append the end of a call, whatever error occurs, because an open call would be made and paid for again."""
+        """Append the outcome of a call, or a replacement after an error: an open call would be made and paid again."""
         command: Command = outcome
         instead: Iterator[Command] | None = None
         while True:
@@ -391,7 +391,7 @@ class Runner:
                 command = following
 
     async def _stop_call(self) -> Usage | None:
-        """Stop the call of this process, if there is one. Returns what the last stopped call has cost."""
+        """Stop this process's model call, if there is one. Returns the usage of the last stopped call, if known."""
         call, self._call = self._call, None
         if call is not None:
             self._stopped_usage = await call.stop()
