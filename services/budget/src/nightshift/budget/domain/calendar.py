@@ -22,7 +22,7 @@ class Period:
 class Day:
     """One day of an account. Its `label` is unique within the account.
 
-    `days_left` is the rest of the period with this day.
+    `days_left` is the number of days that are left in the period, including this day.
     """
 
     label: str

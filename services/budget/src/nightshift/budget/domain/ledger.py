@@ -1,6 +1,6 @@
 """The arithmetic of an account: money is reserved first and spent later. Functions return the changed account.
 
-At every grant, `limit >= posted + pending` holds. A bill above its reservation is posted as a whole, as an `overrun`.
+At every grant, `limit >= posted + pending` holds. A cost above its reservation is posted as a whole, as an `overrun`.
 The rest of the period then has less.
 """
 
@@ -153,9 +153,10 @@ def reserve(account: Account, amount: int, minimum: int) -> tuple[Account, int]:
 def settle(
     account: Account, reservation: Reservation, spent: Spent, *, expired: bool
 ) -> tuple[Account, Settlement]:
-    """End a reservation with what was spent under it.
+    """End a reservation: post the money that was spent under it, and release the rest.
 
-    Spending above the reservation is posted as a whole, as an overrun.
+    More money than was reserved is posted as a whole, as an overrun. `expired` is True when the reservation's time was
+    over. Returns the changed account, and how the reservation ended.
     """
     if spent.total > reservation.amount:
         outcome: Outcome = "overrun"
