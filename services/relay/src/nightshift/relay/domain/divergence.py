@@ -32,7 +32,7 @@ def diverged(facts: Iterable[BrokerFact], log: Mapping[UUID, tuple[str, int]]) -
 
 
 def token(facts: Iterable[BrokerFact]) -> str:
-    """Return a token for exactly this set of facts. A person accepts the divergence with it, but no later one."""
+    """Return a token that a person sets to accept this divergence. Another set of facts has another token."""
     ids = sorted(f"{fact.event_id}/{fact.version}" for fact in facts)
     return sha256("\n".join(ids).encode()).hexdigest()[:16]
 
