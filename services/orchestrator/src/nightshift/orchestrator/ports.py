@@ -65,7 +65,7 @@ class ClosingModel(Model, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RefusedKey:
-    """Why the provider refuses a key since `since`. `kind` is one of REFUSED_KEY, and `status` is the HTTP status.
+    """Why the provider refuses a key, and since when. `kind` is one of REFUSED_KEY, and `status` is the HTTP status.
 
     The provider refuses the key only for `model`, or for every model when `model` is None.
     """
@@ -143,8 +143,8 @@ class ProviderKey(Protocol):
     async def slow_down(self, started_at: datetime, pause_s: float, *, spaced: bool) -> SharedPace:
         """Let no replica start a call for `pause_s` seconds. If `spaced`, double the interval between later calls.
 
-        `started_at` is the start of the refused call. A call that started before the interval was last doubled does
-        not double it again.
+        `started_at` is the start of the call whose answer or refusal is the reason. A call that started before the
+        interval was last doubled does not double it again.
         """
         ...
 

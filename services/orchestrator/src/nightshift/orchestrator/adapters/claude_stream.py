@@ -21,13 +21,13 @@ _MAX_LENGTH = {"id": 255, "model": 128, "stop_reason": 128}
 
 
 class Malformed(Exception):
-    """The stream breaks the protocol."""
+    """An event of the stream breaks the protocol of the Messages API."""
 
 
 class Assembly:
     """Assembles one message event by event, as the official SDK does.
 
-    Ignores unknown events and deltas, a second start, and everything after the end. Keeps unknown blocks.
+    Ignores unknown events and deltas, a second `message_start`, and everything after the end. Keeps unknown blocks.
     """
 
     def __init__(self) -> None:
@@ -192,7 +192,7 @@ def _input(text: str) -> Any:
 
 
 def _short_text(stated: Mapping[str, Any], name: str) -> str:
-    """Return the text in the field `name`. Raises Malformed when the value is no text, is empty, or is too long."""
+    """Return the text `stated[name]`. Raises Malformed when the value is no text, is empty, or is too long."""
     text = stated[name]
     if not isinstance(text, str) or not 1 <= len(text) <= _MAX_LENGTH[name]:
         raise Malformed(f"{name} is {text!r:.80}")
@@ -213,8 +213,8 @@ def _stated(usage: Mapping[str, Any]) -> dict[str, Any]:
 def _usage(stated: Mapping[str, Any]) -> Usage:
     """Return the provider's token counts as Usage.
 
-    Cache writes that the provider's split by lifetime does not contain count as writes for five minutes. Raises
-    ValidationError for a value that is not a count.
+    Cache writes that the provider assigns to no lifetime count as writes for five minutes. Raises ValidationError for a
+    value that is not a count.
     """
     split = stated.get("cache_creation", {})
     usage = Usage(

@@ -102,7 +102,7 @@ class EventLogBuildRepository:
     async def has_recorded(self, build_id: str, command: RequestCommand) -> bool:
         """Return whether the log contains the events that this command leads to.
 
-        To compare, decides about the command again from the state before the first event that has its cause.
+        To compare, decides about the command again, from the state before the events that have the command's cause.
         """
         state = INITIAL
         async for event in self._log.read_stream(build_stream(build_id)):

@@ -90,7 +90,7 @@ class PostgresProviderKey:
     async def slow_down(self, started_at: datetime, pause_s: float, *, spaced: bool) -> SharedPace:
         """Let no replica start a call for `pause_s` seconds. If `spaced`, double the interval between later calls.
 
-        `started_at` is the start of the call that was refused.
+        `started_at` is the start of the call whose answer or refusal is the reason.
         """
         await self._ask(
             "SELECT nightshift.slow_provider_calls($1, $2, $3, $4, $5, $6, $7)",

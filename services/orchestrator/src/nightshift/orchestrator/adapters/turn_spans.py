@@ -60,7 +60,7 @@ class _Turn:
 
 
 class TurnSpanLog:
-    """An EventLog that passes everything to another one, and gives each event of a build the trace of its turn."""
+    """An EventLog that passes each call on to another EventLog, and gives each event of a build its turn's trace."""
 
     def __init__(self, log: EventLog, exporter: Exporter) -> None:
         self._log = log

@@ -125,9 +125,9 @@ def _texts(request: BuildRequested) -> Iterator[tuple[str, str]]:
 
 
 def _strings(field: str, value: str | dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the field's name and its text. An object is only checked, and yields nothing.
+    """Yield `field` with its text. When the value is an object, check it and yield nothing.
 
-    Raises BadMessage for an object that is empty, is too large, or contains half a character.
+    Raises BadMessage for an object that is empty, is too large, or contains a lone surrogate.
     """
     if isinstance(value, str):
         yield field, value

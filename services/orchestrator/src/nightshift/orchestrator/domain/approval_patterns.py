@@ -85,7 +85,10 @@ def _joined(words: Words) -> str:
 
 
 def _without_options(words: Words) -> Iterator[Words]:
-    """Yield the words without the options, once for each choice of which options take the next word as their value."""
+    """Yield the command `words` without its options.
+
+    It is unknown whether an option takes the next word as its value. So every combination of these cases is yielded.
+    """
     takers = [
         place
         for place, word in enumerate(words[:-1])

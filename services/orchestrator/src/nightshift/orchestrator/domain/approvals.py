@@ -1,4 +1,4 @@
-"""Folds approvals, decides which tool calls must wait for one, and what a person's decision leads to."""
+"""Decides which tool calls wait for an approval and which events a person's decision leads to. Folds approvals."""
 
 from datetime import datetime, timedelta
 
@@ -82,7 +82,7 @@ def resolved(state: BuildState, data: ApprovalResolved) -> BuildState:
 
 
 def open_approval(state: BuildState, call_id: str) -> OpenApproval | None:
-    """Return the open approval of this call, or None."""
+    """Return the open approval of this tool call, or None when it has none."""
     return next((one for one in state.approvals if one.call.call_id == call_id), None)
 
 
@@ -119,7 +119,7 @@ def _not_run(approval: OpenApproval, command: GiveApproval) -> ToolCallAnswered:
 
 
 def run(call: ToolCallRequested, now: datetime) -> ToolCallRequested:
-    """Return the request of an approved tool call. The time limit of a customer's tool begins at `now`."""
+    """Return the request with which an approved tool call runs. A customer's tool gets its deadline, from `now` on."""
     if call.purpose != "customer":
         return call
     return call.model_copy(update={"deadline": now + timedelta(seconds=call.timeout_s)})

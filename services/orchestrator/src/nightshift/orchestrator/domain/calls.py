@@ -159,7 +159,7 @@ def abandoned(state: BuildState, command: AbandonCall, now: datetime, policy: Po
 def _retried(
     state: BuildState, call: OpenCall, failure: CallFailed, *, wait: timedelta, now: datetime, policy: Policy
 ) -> Events:
-    """Return the end of a call that is made again after `wait`.
+    """Return the events that end a failed model call, which is made again after `wait`.
 
     After `policy.attempts` calls in a row that cost money and had no answer, the build sleeps before each new call.
     """
@@ -179,7 +179,7 @@ def _retried(
 
 
 def stopped(state: BuildState, seen: Usage | None, detail: str) -> Events:
-    """Return the end of the open call, if there is one.
+    """Return the event that ends the open model call, or none when no call is open.
 
     The call costs the usage `seen`, or its worst case when `seen` is None.
     """
@@ -190,7 +190,7 @@ def stopped(state: BuildState, seen: Usage | None, detail: str) -> Events:
 
 
 def checkpoint(state: BuildState) -> Events:
-    """Return the checkpoint of the last complete turn. Returns none when it is saved already."""
+    """Return the event `checkpoint.saved` for the last complete turn, or none when the log already has it."""
     conversation = state.conversation
     turn = conversation.turn if conversation.answered else conversation.turn - 1
     return (CheckpointSaved(turn=turn),) if turn > conversation.checkpoint else ()
@@ -270,7 +270,10 @@ def _act(state: BuildState, uses: list[dict[str, Any]], now: datetime) -> Events
 
 
 def _stopped(state: BuildState, reason: str, policy: Policy) -> Events:
-    """Let the agent continue after an answer that paused, or that ended for a reason unknown to this version."""
+    """Return the message that lets the agent go on after an answer that stopped early or for an unknown reason.
+
+    After too many such answers in a row, return the events that end the build as failed.
+    """
     if state.counters.cuts > policy.max_cuts:
         detail = f"{state.counters.cuts} answers in a row stopped before their end: the last for {reason!r}"
         return fail(state, "model_error", detail)

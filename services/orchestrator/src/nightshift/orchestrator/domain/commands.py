@@ -154,10 +154,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class CallFailed:
-    """An attempt without an answer.
+    """A model call that ended without an answer.
 
-    `usage` is what the provider stated, or None when it stated nothing. With `maybe_billed`, the provider may bill the
-    call. Then a call without a usage costs its worst case.
+    `usage` is what the provider stated, or None when it stated nothing. If `maybe_billed`, the provider may bill the
+    call, and a call without a usage costs its worst case.
     """
 
     kind: FailureKind
@@ -172,8 +172,8 @@ class CallFailed:
 class AbandonCall:
     """End the open call, because no process waits for its answer any more.
 
-    `seen` is the usage that the call's owner read before it stopped. None means that the owner died, and the call costs
-    its worst case.
+    `seen` is the usage that the process of the call had read when it stopped. None means that this process died, and
+    the call costs its worst case.
     """
 
     seen: Usage | None = None
@@ -252,7 +252,10 @@ class GiveApproval:
 
 @dataclass(frozen=True, slots=True)
 class GiveResult:
-    """Give the result of a call of a customer's tool. `cause` is the id of the request, or None at the deadline."""
+    """Give the result of a call of a customer's tool.
+
+    `cause` is the id of the request, or None for the result that the call gets at its deadline.
+    """
 
     call_id: str
     is_error: bool
@@ -308,7 +311,7 @@ class ResumeFromProvider:
 
 @dataclass(frozen=True, slots=True)
 class StartWaiting:
-    """Begin to wait for the answer to an open question. No process runs the build meanwhile."""
+    """Begin to wait for an open question, approval or call of a customer's tool. No process runs a waiting build."""
 
 
 @dataclass(frozen=True, slots=True)

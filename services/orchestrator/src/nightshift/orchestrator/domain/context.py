@@ -73,7 +73,7 @@ def is_guess(state: BuildState, policy: Policy) -> bool:
 
 
 def guess_decides(state: BuildState, policy: Policy) -> bool:
-    """Return whether the next request is over the limit only because its size is estimated."""
+    """Return whether the next request exceeds the limit perhaps only because a part of its size is estimated."""
     over = size(state, policy) > limit(state, policy)
     return over and not state.conversation.too_long and is_guess(state, policy)
 
@@ -87,7 +87,10 @@ def with_count(state: BuildState, tokens: int) -> BuildState:
 
 
 def is_over(state: BuildState, policy: Policy) -> bool:
-    """Return whether the next request is over the limit, as far as its size is known, and can be made smaller."""
+    """Return whether the conversation must be condensed: the next request exceeds the limit and can become smaller.
+
+    The size of the request may be an estimate.
+    """
     over = size(state, policy) > limit(state, policy)
     return (state.conversation.too_long or over) and through_turn(state, policy) is not None
 

@@ -71,7 +71,7 @@ def _wrong_schema(schema: dict[str, Any]) -> str | None:
 
 
 def _compiled(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
-    """Return a validator for the schema. Raises ValidationError or ReferencingError.
+    """Return a validator for the schema. Raises ValidationError or ReferencingError when the schema is invalid.
 
     The validator fetches nothing that a schema refers to.
     """

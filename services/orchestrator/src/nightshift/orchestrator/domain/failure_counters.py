@@ -23,7 +23,7 @@ _ONCE = frozenset({"repetition", "turns", "no_tool_call"})
 def answered(counters: FailureCounters, stop_reason: str) -> FailureCounters:
     """Reset the counts of the provider's failures after an answer.
 
-    An answer with a stop reason that is not in WHOLE is counted as cut off. Any other answer ends that count.
+    An answer that did not end by itself adds one to the count of cut answers. A complete answer resets that count.
     """
     cuts = 0 if stop_reason in WHOLE else counters.cuts + 1
     return replace(counters, failures=0, paid_failures=0, retry_at=None, provider_sleeps=0, cuts=cuts)

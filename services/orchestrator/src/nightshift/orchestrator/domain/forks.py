@@ -58,7 +58,7 @@ _GO_ON = "Go on from here."
 class ForkPoint:
     """Reads the events of a build in order, and finds the end of one turn and the files at that moment.
 
-    The snapshot of another checkpoint has the same files when no call between the two can have written.
+    A snapshot of another moment has the same files when no tool call between the two moments can have written files.
     """
 
     build_id: str
@@ -70,7 +70,7 @@ class ForkPoint:
     _writes: list[int] = field(default_factory=list)  # versions at which the files may have changed
 
     def read(self, event: RecordedEvent, state: BuildState) -> None:
-        """Take the next event, and the state after it."""
+        """Note the next event of the build, and the state after this event."""
         fact = event.data
         if isinstance(fact, CheckpointSaved):
             self.newest = max(self.newest, fact.turn)
@@ -140,7 +140,7 @@ def check_fork(request: BuildRequested, base: BuildAccepted) -> None:
 def accepted(fresh: BuildAccepted, request: BuildRequested, base: ForkBase) -> BuildAccepted:
     """Return the event that accepts a fork.
 
-    It has the models of the base, and limits that count from the fork's beginning.
+    It has the models of the base build, except those that the request names. Its limits count from the fork's start.
     """
     model, effort = builder(request, base), base.accepted.effort
     if model != base.accepted.model:
@@ -232,7 +232,7 @@ def plain(conversation: Conversation) -> dict[str, Any]:
 
 
 def conversation_of(given: dict[str, Any]) -> Conversation:
-    """Return the conversation of a plain form. Leaves out fields that this version does not know."""
+    """Return the conversation from the JSON object that `plain` returns. Ignores fields unknown to this version."""
     adapters = _adapters()
     values = {
         name: adapters[name].validate_python(value) for name, value in given.items() if name in adapters
@@ -243,7 +243,7 @@ def conversation_of(given: dict[str, Any]) -> Conversation:
 
 
 def _for_another_model(given: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the thinking and the token counts of the base's model, which mean nothing to another model."""
+    """Return the plain form of a conversation without the thinking and the token count, for use with another model."""
     conversation = conversation_of(given)
     entries = Entries(map(_without_thinking, conversation.entries))
     return plain(replace(conversation, entries=entries, tokens=None))

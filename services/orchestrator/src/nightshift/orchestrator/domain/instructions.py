@@ -88,7 +88,7 @@ def read(workspace: Workspace, data: ToolCallCompleted) -> Workspace:
 
 
 def message(workspace: Workspace) -> str | None:
-    """Return the message about instructions that the agent does not know yet, or None."""
+    """Return the message with the workspace's instructions, or None when the agent knows them already."""
     return told(workspace) if workspace.instructions_new else None
 
 

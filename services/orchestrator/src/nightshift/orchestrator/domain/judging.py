@@ -73,7 +73,7 @@ def continued(state: BuildState) -> Judging:
 
 
 def responded(state: BuildState, data: ModelCallResponded) -> BuildState:
-    """Fold an answer of the judge."""
+    """Fold an answer of the judge: add it to the judge's conversation, and its cost to the round."""
     judging = state.judging or Judging()
     return replace(
         state,

@@ -12,8 +12,8 @@ from nightshift.orchestrator.domain.policy import Policy
 def models_of(request: BuildRequested, policy: Policy) -> dict[Role, str]:
     """Return the model of each role. A role gets the model that the request names for it.
 
-    A role without one gets that of the settings, and without that the one of the request's tier. The request's field
-    `models` has precedence over its field `model`, which names the builder's model.
+    A role that the request does not name gets the model of the settings. When they name none, the request's tier
+    decides. The request's field `models` has precedence over its field `model`, which names the builder's model.
     """
     chosen = dict(models.TIERS[request.tier].models)
     if not policy.model_by_tier:
@@ -46,7 +46,7 @@ def output_limit(accepted: BuildAccepted, policy: Policy, role: Role = "builder"
 
 
 def thinking_parameters(accepted: BuildAccepted, role: Role = "builder") -> dict[str, Any]:
-    """Return the parameters for thinking and effort, which are the same during the whole build.
+    """Return the parameters of a request for thinking and effort, which are the same during the whole build.
 
     A build of an earlier version has none, because its conversation began without them.
     """

@@ -46,7 +46,10 @@ def move(from_phase: Phase, to_phase: Phase) -> Phase:
 
 
 def mermaid() -> str:
-    """Return the table as a Mermaid state diagram. All moves to `failed` and `cancelled` are drawn as one each."""
+    """Return the table as a Mermaid state diagram.
+
+    One arrow stands for all moves to `failed`, and one for all moves to `cancelled`.
+    """
     lines = ["stateDiagram-v2", f"    [*] --> {Phase.QUEUED}"]
     for phase in Phase:
         lines += [f"    {phase} --> {to}" for to in Phase if to in _FORWARD.get(phase, ())]

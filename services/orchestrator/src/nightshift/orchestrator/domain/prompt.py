@@ -79,7 +79,7 @@ def build_request(state: BuildState, policy: Policy) -> dict[str, Any]:
 
 
 def _parameters(state: BuildState, policy: Policy) -> dict[str, Any]:
-    """Return the body without its messages."""
+    """Return the body of the builder's request without its messages."""
     accepted = state.request
     return {
         **thinking_parameters(accepted),
@@ -163,7 +163,8 @@ def _begins(entry: Entry) -> bool:
 def request_bytes(state: BuildState, policy: Policy, rendered: RenderedMessages | None = None) -> bytes:
     """Return the body of the builder's next request as canonical JSON. Lone surrogates are replaced.
 
-    With the `rendered` messages of earlier turns, only the new entries are rendered.
+    `rendered` keeps the rendered messages from one request to the next, so that only new entries are rendered. None
+    renders all of them.
     """
     if rendered is None:
         return canonical.dumps(build_request(state, policy)).encode("ascii")

@@ -73,7 +73,7 @@ Reader = Callable[[BuildState, Sequence[RecordedEvent]], Command | None]
 def recorded_command(
     state: BuildState, events: Sequence[RecordedEvent], now: datetime, policy: Policy
 ) -> Command | None:
-    """Return the command whose decision is at the beginning of `events`, or None when the loop would only wait."""
+    """Return the command that led to the first of `events`, or None when the loop would only wait in this state."""
     reader = _READERS.get(type(events[0].data))
     command = None if reader is None else reader(state, events)
     if command is not None:

@@ -47,7 +47,7 @@ def repair(
 
 
 def used_ids(entries: Sequence[Entry]) -> set[str]:
-    """Return the ids of the tool calls that have a result."""
+    """Return the ids of the tool calls that have a result in these entries."""
     return {
         result.tool_use_id for entry in entries if isinstance(entry, ToolResults) for result in entry.results
     }

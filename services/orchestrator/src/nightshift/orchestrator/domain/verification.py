@@ -289,7 +289,7 @@ def _same_time(recorded: Any, decided: Any) -> bool:
 def _ids_compared(
     state: BuildState, command: Command, recorded: Sequence[RecordedEvent], decided: Sequence[Event]
 ) -> Iterator[Difference]:
-    """Yield the first event that would now have another id."""
+    """Yield a difference for the first event whose id would be another one today, if there is such an event."""
     seen: Counter[tuple[object, str]] = Counter()
     for one, event, cause in zip(recorded, decided, causes(state, command, tuple(decided)), strict=False):
         event_id = ids.event_id(cause, event.type, seen[cause, event.type])
@@ -300,7 +300,7 @@ def _ids_compared(
 
 
 def _edges(state: BuildState, at: datetime) -> list[datetime]:
-    """Return the moments shortly before the append at which the step of this state can change."""
+    """Return the times close to the append, at `at`, at which `next_step` can return another step for this state."""
     times: list[datetime | None] = [state.counters.retry_at, state.funds.refused_until, state.waits_until]
     times += [question.deadline for question in state.questions]
     times += [grant.expires_at - timedelta(seconds=5) for grant in state.funds.grants]

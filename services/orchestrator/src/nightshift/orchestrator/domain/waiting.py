@@ -1,4 +1,4 @@
-"""Decides when a build waits for a person and what an answer leads to, and folds the facts about it."""
+"""Decides when a build waits for a person, when it continues, and which events a person's answer leads to."""
 
 from datetime import datetime
 from typing import Literal
@@ -82,7 +82,7 @@ def _waits_on(state: BuildState) -> tuple[WaitReason, str]:
 
 
 def escalate(state: BuildState, command: Escalate, escalation_id: UUID) -> Events:
-    """Return the escalation, and the wait for its answer."""
+    """Return the events that ask a person how to continue, and with which the build begins to wait for the answer."""
     raised = EscalationRaised(
         escalation_id=escalation_id,
         kind=command.kind,
@@ -267,5 +267,5 @@ def closed(state: BuildState) -> Events:
 
 
 def open_question(state: BuildState, question_id: str) -> OpenQuestion | None:
-    """Return the open question or escalation with this id, or None."""
+    """Return the open question or escalation with this id, or None when there is none."""
     return next((one for one in state.questions if one.question_id == question_id), None)

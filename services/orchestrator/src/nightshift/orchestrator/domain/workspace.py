@@ -1,4 +1,4 @@
-"""Folds the events of the sandbox: the sandbox itself, its preview, and messages about them for the agent."""
+"""Folds the events of the sandbox: the sandbox itself, its preview, and the agent's messages about both."""
 
 from collections.abc import Sequence
 from typing import assert_never
@@ -179,7 +179,7 @@ def _began_empty(state: BuildState) -> bool:
 
 
 def _listed(paths: Sequence[str | PathProblem], count: int | None = None) -> str:
-    """Return the first paths, with their reasons if they have some, and the number of the other paths."""
+    """Return a text with the first paths, their reasons if they have some, and the number of the other paths."""
     texts = [one if isinstance(one, str) else f"{one.path} ({one.reason})" for one in paths[:_NAMED]]
     more = max(count or 0, len(paths)) - len(texts)
     return ", ".join(texts) + (f" and {more} more" if more else "")

@@ -57,7 +57,7 @@ class ProviderAccess:
         self._adopt(await self._key.pace(), self._now())
 
     def refused_for(self, model: str) -> RefusedKey | None:
-        """Return why the provider refuses calls of this model, or None while it accepts them."""
+        """Return the refusal of the key that applies to calls of this model, or None while such calls are accepted."""
         return next((one for one in self.refusals if one.model in (None, model)), None)
 
     async def take_probe(self, refused: RefusedKey) -> bool:
@@ -74,7 +74,7 @@ class ProviderAccess:
     async def run_ended(self, build_id: str) -> None:
         """Note that the build no longer runs here.
 
-        When it should have tried the key and did not, another build may try at once.
+        When the build was chosen to try the refused key and has not done so, another build may try at once.
         """
         for model in [model for model, probe in self._probes.items() if probe == build_id]:
             del self._probes[model]
@@ -118,11 +118,11 @@ class ProviderAccess:
 
     @property
     def blocked(self) -> int:
-        """The number of builds that wait for a model, as far as this replica knows."""
+        """The number of builds that wait because the provider refuses their next model, as far as is known here."""
         return len(self._models)
 
     async def turn(self, now: datetime) -> datetime:
-        """Return `now` when a call may start. The caller must then start it. Else return when to ask again.
+        """Return `now` if a call may start now, and the caller must start it. Else return the time to ask again.
 
         While calls are spaced, the replicas take turns. When the shared pace cannot be read, only the pace of this
         replica counts.

@@ -68,7 +68,7 @@ def verify(
     kinds: frozenset[Kind] = frozenset({"decision"}),
     policy: Policy | None = None,
 ) -> Verification:
-    """Make every decision of a build again, and return the first difference of one of these kinds.
+    """Make every decision of a build again, and return the first difference whose kind is in `kinds`.
 
     `events` are the whole stream. Raises Fault, which names the version, for a log that cannot be folded.
     """

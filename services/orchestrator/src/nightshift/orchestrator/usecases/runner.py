@@ -135,7 +135,7 @@ class Runner:
     async def run(self) -> None:
         """Run the build until it has ended, sleeps or waits, or until the run is drained.
 
-        Raises what the repository and the pure core raise.
+        Errors of the repository and of the decisions end the run.
         """
         try:
             self._state = await self._repository.load(self.build_id)
