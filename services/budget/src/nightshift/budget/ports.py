@@ -54,8 +54,8 @@ class Ledger(Protocol):
     ) -> LedgerChange | None:
         """Lock the account, call `decide`, append the events and store the change, all in one transaction.
 
-        Returns the change that was written. Returns None when `decide` returned None, or when the log had all its
-        events before.
+        Returns the change that was written. Returns None when `decide` returned None, or when the log already had all
+        events of the change.
         """
 
     async def unsettled(self, build_id: str) -> Sequence[Reservation]:

@@ -51,7 +51,7 @@ def _midnight(day: date, zone: ZoneInfo) -> datetime:
 
 
 def day_at(period: Period, now: datetime) -> Day:
-    """Return the day of the account that contains `now` (aware)."""
+    """Return the day of the account that contains `now`, a time with a time zone."""
     if period.day_seconds is None:
         zone = ZoneInfo(period.time_zone)
         today = now.astimezone(zone).date()

@@ -36,7 +36,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Accounts:
-    """The use cases of the person who owns an account."""
+    """Handles the requests of the owner of an account: open it, set its budget or its policy, and add money."""
 
     def __init__(self, log: EventLog, ledger: Ledger, days: AccountDays, wakes: Wakes) -> None:
         self._event_log = log

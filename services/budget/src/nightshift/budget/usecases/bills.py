@@ -25,7 +25,7 @@ class Bill:
 
 @dataclass(frozen=True, slots=True)
 class Bills:
-    """The bills of one build. `version` is the stream version at which they were read, None when there are no bills.
+    """The bills of one build. `version` is the stream version at which they were read, or None without bills.
 
     The append that settles them expects this version. So it conflicts when another call starts in between.
     """

@@ -88,7 +88,10 @@ class WakeScheduler:
             group.create_task(self._sweep_forever())
 
     async def _repeat(self, search: Callable[[], Awaitable[bool]], every_s: float) -> None:
-        """Search now and then every `every_s` seconds. Search again at once when a search returns that more is due."""
+        """Call `search` at once, and then every `every_s` seconds. When it returns True, call it again without a pause.
+
+        True means that more work is due.
+        """
         while True:
             more = False
             try:
