@@ -64,7 +64,7 @@ class LeaderSession(Protocol):
         """
 
     async def cursors(self) -> Cursors:
-        """Return up to which position each shard of the group is published."""
+        """Return up to which position each shard of the group is published, and the broker's last data loss."""
 
     async def last_published(self) -> Sequence[LastPublished]:
         """Return for each topic-partition the first record of the batch that it acknowledged last."""
@@ -89,12 +89,18 @@ class LogReader(Protocol):
     """Reads the event log by shards. Every call may raise Unavailable."""
 
     async def read(self, cursors: Mapping[int, int], *, max_events: int, max_bytes: int) -> Sequence[Row]:
-        """Return the rows behind the given position of each shard, in commit order within a shard."""
+        """Return the rows after the given position of each shard, in commit order within a shard.
+
+        `max_events` and `max_bytes` limit how many rows are returned.
+        """
 
     async def read_unfinished(
         self, shards: Sequence[int], *, after: tuple[str, int], limit: int
     ) -> Sequence[Row]:
-        """Return rows of the streams that are not finished, sorted by stream and version, starting behind `after`."""
+        """Return up to `limit` rows of the streams that are not finished, sorted by stream id and version.
+
+        `after` is the stream id and version of the last row of the read before. Later rows are returned.
+        """
 
     async def known(self, event_ids: Sequence[UUID]) -> Mapping[UUID, tuple[str, int]]:
         """Return, by event id, the build or account id and the stream version of those events that the log has."""

@@ -108,7 +108,7 @@ class KafkaConnector:
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[KafkaSession]:
-        """Open a session for the length of the block. It closes within seconds even when the broker does not answer.
+        """Open a session, and close it when the `with` block ends: within seconds, even if the broker does not answer.
 
         Raises Unavailable when the broker does not answer.
         """

@@ -162,8 +162,8 @@ def _to_read(
 ) -> dict[TopicPartition, tuple[int, int]]:
     """Return the offsets to read in each partition.
 
-    That is all from the last acknowledged record on. When retention deleted that record, it is the whole partition.
-    When nothing is known about the partition, it is only its last record.
+    These are the offsets from the last acknowledged record on. When retention deleted that record, the whole partition
+    is read. When nothing is known about a partition, only its last record is read.
     """
     ranges = {}
     for partition, offsets in held.items():
