@@ -96,6 +96,9 @@ test-leftovers: setup ## 200 builds with random faults on each driver; no sandbo
 test-trees: setup ## 30 snapshots of a random tree, with files of up to 300 MB, each captured while the next turn writes
 	NIGHTSHIFT_TREE_SNAPSHOTS=30 NIGHTSHIFT_TREE_LARGEST=300000000 $(python) -m pytest tests/integration/sandboxes/test_random_trees.py -q $(args)
 
+test-storage-faults: setup ## snapshots while object store, snapshotter and gateway are killed and 30 % of the store's requests fail (minutes)
+	NIGHTSHIFT_STORAGE_ROUNDS=40 $(python) -m pytest tests/integration/sandboxes/test_storage_faults.py -q $(args)
+
 test-kafka: setup ## the broker tests against Apache Kafka (fetched once; needs Java 17 and Maven)
 	NIGHTSHIFT_LONG_TESTS=1 $(python) scripts/kafka_server.py run -- $(python) -m pytest tests/integration tests/e2e/main_job/test_apache_kafka.py -m kafka -q $(args)
 

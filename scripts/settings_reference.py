@@ -67,6 +67,9 @@ OTHERS = {
     "NIGHTSHIFT_LONG_BUILD": ("tests", "Runs `make test-long-build`."),
     "NIGHTSHIFT_LONG_TESTS": ("tests", "Runs the tests that take long."),
     "NIGHTSHIFT_LONG_FAULTS": ("tests", "Runs `make test-long`."),
+    "NIGHTSHIFT_ALERT_FAULTS": ("tests", "Runs `make test-alerts`."),
+    "NIGHTSHIFT_DOCS": ("tests", "Runs `make test-docs`."),
+    "NIGHTSHIFT_PROMETHEUS_BIN": ("tests", "The folder with `prometheus` and `promtool`."),
     "NIGHTSHIFT_TIME_TRAVEL": ("tests", "Runs `make test-time`."),
     "NIGHTSHIFT_REGISTRY_TESTS": ("tests", "Runs `make test-registries`."),
     "NIGHTSHIFT_GARBAGE_ROUNDS": ("tests", "Rounds of `make test-garbage`."),
@@ -128,7 +131,7 @@ def names() -> str:
     }
     lines = "\n".join(f'        "{name}",' for name in sorted(known))
     return (
-        '"""The names of all variables of Nightshift. Written by scripts/settings_reference.py."""\n\n'
+        '"""The names of all environment variables. scripts/settings_reference.py writes this file."""\n\n'
         f"from typing import Final\n\nKNOWN: Final = frozenset(\n    {{\n{lines}\n    }}\n)\n"
     )
 

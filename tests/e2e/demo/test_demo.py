@@ -149,9 +149,8 @@ def test_a_turn_is_one_trace_over_all_services(demo: Demo, eventually: Any) -> N
     [turn] = [span for span in found if not span.parent_id]
     assert turn.name == "invoke_agent nightshift"
     assert turn.attributes["gen_ai.conversation.id"] == demo.summary["build_id"]
-    [call] = [span for span in found if span.name.startswith("chat ")]
-    tools = [span for span in found if span.name.startswith("execute_tool ")]
-    assert {span.parent_id for span in (call, *tools)} == {turn.span_id}
+    work = [span for span in found if span.name.startswith(("chat ", "execute_tool "))]
+    assert {span.parent_id for span in work} == {turn.span_id}
     sent = {span.span_id for span in found if span.name.startswith("send ")}
     processed = [span for span in found if span.name.startswith("process ")]
     assert processed

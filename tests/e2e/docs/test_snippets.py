@@ -112,7 +112,9 @@ def _first(page: Path) -> tuple[bool, str]:
 
 
 def test_the_pages_run_as_they_are_printed(checkout: Checkout) -> None:
-    for page in sorted(pages(), key=_first):
+    # The pages beside these folders have no block to run, or tests of their own that need Docker or a cluster.
+    guides = [page for page in pages() if page.parent.name in ("tutorial", "how-to", "runbooks")]
+    for page in sorted(guides, key=_first):
         for snippet in snippets(page):
             print(f"{snippet.page}:{snippet.line}", flush=True)
             _play(checkout, snippet)

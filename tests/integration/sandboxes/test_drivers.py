@@ -119,7 +119,7 @@ async def test_file_operations_are_refused_with_their_reason(sandbox: Sandbox) -
         assert refused.value.kind == kind, path
     await sandbox.remove("a")
     await sandbox.remove("a")
-    assert await sandbox.list_tree() == []
+    assert [entry.path for entry in await sandbox.list_tree()] == ["."]
 
 
 async def test_a_refused_write_has_a_reason_whatever_its_size(sandbox: Sandbox) -> None:
@@ -138,7 +138,7 @@ async def test_a_tree_is_listed_exported_and_imported(sandbox: Sandbox, driver: 
     )
     await sandbox.wait_call("b1/1/0", wait_s=20)
     listed = {entry.path: entry for entry in await sandbox.list_tree(exclude=["skip/"])}
-    assert sorted(listed) == ["d", "d/e", "d/link", "d/one", "pipe"]
+    assert sorted(listed) == [".", "d", "d/e", "d/link", "d/one", "pipe"]
     assert listed["d/link"].target == "../d/one"
     assert listed["pipe"].kind == "other"
     assert listed["d/one"].digest is not None
@@ -160,6 +160,7 @@ async def test_a_tree_is_listed_exported_and_imported(sandbox: Sandbox, driver: 
     assert {
         (e.path, e.kind, e.mode & 0o777 if e.kind != "symlink" else 0) for e in await other.list_tree()
     } == {
+        (".", "directory", 0o755),
         ("d", "directory", 0o555),
         ("d/one", "file", 0o640),
         ("d/link", "symlink", 0),
@@ -172,7 +173,7 @@ async def test_a_file_without_read_permission_is_exported_too(
     await sandbox.write_file("locked", b"secret")
     await sandbox.start_call(sh("b1/1/0", "chmod 000 locked"))
     await sandbox.wait_call("b1/1/0", wait_s=20)
-    [listed] = await sandbox.list_tree()
+    [_, listed] = await sandbox.list_tree()
     assert (listed.mode, listed.size, listed.digest is None) == (0, 6, False)
     [block] = [block async for block in sandbox.export_files(1, ["locked"])]
     assert block.data == b"secret"
@@ -182,7 +183,7 @@ async def test_a_file_without_read_permission_is_exported_too(
         yield ExportedFile(listed, block.data)
 
     await other.import_files(files())
-    [back] = await other.list_tree()
+    [_, back] = await other.list_tree()
     assert (back.mode, back.digest) == (0, listed.digest)
 
 

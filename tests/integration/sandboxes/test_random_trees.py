@@ -29,8 +29,10 @@ draw, largest = random.Random(int(sys.argv[1])), int(sys.argv[2])
 NAMES = ['a', 'b', 'caf\udce9', 'new\nline', ' ', '-rf', 'x' * 255, '日', '.hidden', 'node_modules', 'b\\s']
 def open_up(path):
     if os.path.isdir(path) and not os.path.islink(path): os.chmod(path, 0o700)
+LOCAL = os.path.expanduser('~/.local')
 def dirs():
-    found = ['.']
+    os.makedirs(LOCAL, exist_ok=True)
+    found = ['.', LOCAL]
     for folder in found:
         open_up(folder)
         found += [e.path for e in os.scandir(folder) if e.is_dir(follow_symlinks=False)]
@@ -69,9 +71,12 @@ for path in reversed(dirs()[1:]):
 """
 _STATE = r"""
 import hashlib, os, stat
-links, rows, todo, closed = {}, [], ['.'], []
+links, rows, todo, closed = {}, [], ['.', os.path.expanduser('~/.local')], []
+for folder in todo:
+    if os.path.exists(folder): rows.append([folder, oct(os.lstat(folder).st_mode), os.lstat(folder).st_mtime_ns])
 while todo:
     folder = todo.pop()
+    if not os.path.exists(folder): continue
     mode = stat.S_IMODE(os.lstat(folder).st_mode)
     if mode & 0o500 != 0o500: os.chmod(folder, 0o700); closed.append((folder, mode))
     for name in sorted(os.listdir(folder)):

@@ -112,6 +112,44 @@ async def test_a_closed_workspace_is_saved(work: Workspaces) -> None:
     assert (saved.files, saved.skipped) == (1, {})
 
 
+async def test_the_home_and_the_workspace_itself_are_restored(work: Workspaces) -> None:
+    """Such as what `pip install` and `npm install -g` put into ~/.local."""
+    await work.run(
+        "mkdir -p ~/.local/bin ~/.cache; echo 'echo it runs' > ~/.local/bin/tool; chmod 755 ~/.local/bin/*"
+    )
+    await work.run(
+        "echo one > ~/.gitconfig; echo 2 > ~/.cache/left; chmod 750 .; touch -d @1000000000 . ~/.local"
+    )
+    saved, restored = await work.sleep()
+    assert (saved.skipped, restored.lost, restored.differs) == ({}, (), {})
+    assert restored.tree_digest == saved.tree_digest
+    assert await work.run(
+        "~/.local/bin/tool; stat -c '%a %Y' . ~/.local; cat ~/.gitconfig; ls -d ~/.cache 2>&- || echo none"
+    ) == ("it runs\n750 1000000000\n755 1000000000\none\nnone\n")
+
+
+async def test_an_older_snapshot_leaves_the_home_alone(work: Workspaces) -> None:
+    """It has no entry of the home, nor of the workspace itself."""
+    await work.run("echo 1 > one; echo 1 > ~/kept")
+    saved = await work.save()
+    manifest = await work.store.load(saved.key)
+
+    async def load(key: str) -> Any:
+        return replace(manifest, entries=tuple(entry for entry in manifest.entries if entry.path == "one"))
+
+    work.store.load = load  # type: ignore[method-assign]
+    await work.run("rm one; echo 2 > ~/kept; chmod 700 .")
+    restored = await restore(work.sandbox, work.store, saved.key)
+    assert (restored.lost, restored.differs) == ((), {})
+    assert await work.run("cat one ~/kept; stat -c %a .") == "1\n2\n700\n"
+
+
+async def test_a_file_with_the_name_of_the_home_is_named(work: Workspaces) -> None:
+    await work.run("echo 1 > .nightshift-home; echo 2 > two")
+    saved = await work.save()
+    assert saved.skipped == {".nightshift-home": "its name is reserved for the files of the home"}
+
+
 async def test_files_with_the_names_of_caches_are_kept(work: Workspaces) -> None:
     await work.run("echo 1 > .cache; echo 2 > node_modules; echo 3 > m.pyc; ln -s .cache .venv")
     await work.run("mkdir -p d/.cache d/__pycache__; echo 4 > d/.cache/left; echo 5 > d/kept")
@@ -287,9 +325,9 @@ async def test_a_remembered_digest_never_hides_a_change(work: Workspaces) -> Non
     assert await work.sandbox.list_tree() == before
     await work.run("echo two > file; touch -d @1000000000 file")
     for fresh in (False, True):
-        [after] = await work.sandbox.list_tree(fresh=fresh)
+        [_, after] = await work.sandbox.list_tree(fresh=fresh)
         assert after.digest == hashlib.sha256(b"two\n").hexdigest()
-        assert (after.size, after.mtime_ns) == (before[0].size, before[0].mtime_ns)
+        assert (after.size, after.mtime_ns) == (before[1].size, before[1].mtime_ns)
 
 
 def test_the_digest_of_pieces_is_the_digest_of_the_file() -> None:

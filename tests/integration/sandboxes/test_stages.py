@@ -142,16 +142,38 @@ async def test_a_hold_copies_only_what_no_snapshot_has(work: Workspaces) -> None
     )
 
 
-async def test_a_hold_beyond_its_time_makes_links(work: Workspaces) -> None:
-    """These guard against all but a write into the same file, which is named."""
-    await work.run("echo 1 > replaced; echo 1 > written; echo 1 > removed")
+async def hold_without_time(work: Workspaces) -> None:
     request = {"op": "hold", "mark": 10, "exclude": [], "seconds": 0, "limit": 1000}
     async with work.sandbox._ask(request):  # type: ignore[attr-defined]
         pass
-    await work.run("echo 2 > new; mv new replaced; rm removed; echo 2 >> written")
+
+
+async def test_a_hold_beyond_its_time_guards_what_is_not_copied(work_anywhere: Workspaces) -> None:
+    """A program that writes into such a file waits until this file is copied."""
+    work = work_anywhere
+    await work.run(
+        "for n in replaced written removed cut; do echo 1 > $n; done; head -c 30000000 /dev/zero > large"
+    )
+    await hold_without_time(work)
+    await work.run("echo 2 > new; mv new replaced; rm removed; echo 2 >> written; : > cut; echo 2 1<> large")
+    saved = await checkpoint(work, 10)
+    assert (saved.consistency, saved.torn, saved.skipped) == ("exact", (), {})
+    show = "cat replaced removed written cut; head -c 2 large | od -An -tx1; stat -c %s large"
+    assert await restored(work, saved, show) == "1\n1\n1\n1\n 00 00\n30000000\n"
+
+
+async def test_a_file_that_cannot_be_guarded_is_linked(work: Workspaces) -> None:
+    """A link keeps a file that is removed, but not from a program that has it open for writing. This one is named."""
+    await work.run("echo 1 > removed; echo 1 > written")
+    await work.run(
+        "mkfifo /tmp/go; nohup sh -c 'exec 3>>removed 4>>written; echo > ready; read _ < /tmp/go; echo 2 >&4"
+        "; echo > done' > /tmp/out 2>&1 & until [ -e ready ]; do sleep 0.01; done; rm ready"
+    )
+    await hold_without_time(work)
+    await work.run("rm removed; echo > /tmp/go; until [ -e done ]; do sleep 0.01; done")
     saved = await checkpoint(work, 10)
     assert (saved.consistency, saved.torn) == ("torn", ("written",))
-    assert await restored(work, saved, "cat replaced removed written") == "1\n1\n1\n2\n"
+    assert await restored(work, saved, "cat removed written") == "1\n1\n2\n"
 
 
 async def test_of_two_requests_one_makes_the_stage(work: Workspaces) -> None:

@@ -11,6 +11,7 @@ from nightshift.eventlog.leases.memory import MemoryLeases
 from nightshift.eventlog.leases.port import Lease
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler, SchedulerSettings
 from nightshift.orchestrator.usecases.provider_access import ProviderAccess
+from nightshift.servicekit.replicas import Work
 from nightshift.simulation.loop import SimulatedLoop
 from nightshift.simulation.world import BEGINNING
 
@@ -45,6 +46,25 @@ class Nobody:
         return ()
 
 
+class Unowned(Nobody):
+    """Names those of the given builds that have no live lease."""
+
+    def __init__(self, leases: MemoryLeases, *builds: str) -> None:
+        self.looks = 0
+        self._leases = leases
+        self._builds = builds
+
+    async def unowned(self, *, limit: int, per_account: int) -> Sequence[str]:
+        self.looks += 1
+        free = []
+        for build in self._builds:
+            lease = await self._leases.acquire(f"build/{build}", "looker", ttl=TTL)
+            if lease is not None:
+                await self._leases.release(lease)
+                free.append(build)
+        return free
+
+
 class Counted(MemoryLeases):
     """Remembers how many leases each renewal was for."""
 
@@ -71,12 +91,18 @@ async def working(
     leases: MemoryLeases, *builds: str
 ) -> tuple[BuildScheduler, dict[str, Run], asyncio.Task[None]]:
     runs = {build: Run(build) for build in builds}
+
+    def make(build_id: str) -> Any:
+        if runs[build_id].stopped:
+            runs[build_id] = Run(build_id)
+        return runs[build_id]
+
     settings = SchedulerSettings(owner="me", lease_s=TTL)
     provider = ProviderAccess(MemoryProviderKey(KeyTable(), "k", now=lambda: BEGINNING))
     scheduler = BuildScheduler(
         leases,
         Nobody(),
-        runs.__getitem__,  # type: ignore[arg-type]
+        make,
         provider=provider,
         settings=settings,
     )
@@ -111,6 +137,43 @@ def test_a_build_that_another_replica_took_is_stopped() -> None:
         assert scheduler.active == 2
         for build in ("a", "c"):  # nobody had taken them: they are ours anew
             assert await leases.acquire(f"build/{build}", "another", ttl=TTL) is None
+        keeping.cancel()
+        await scheduler.close()
+
+    on_a_virtual_clock(work)
+
+
+def test_a_drained_replica_releases_its_builds_and_starts_none() -> None:
+    async def work() -> None:
+        leases = Counted()
+        scheduler, _, keeping = await working(leases, "a", "b")
+        await asyncio.sleep(1)
+        scheduler.drain(True)
+        await asyncio.sleep(1)
+        assert scheduler.work == Work(held=0, room=0)
+        assert await leases.acquire("build/a", "another", ttl=TTL) is not None
+        assert not await scheduler.start("b")
+        scheduler.drain(False)
+        assert await scheduler.start("b")
+        keeping.cancel()
+        await scheduler.close()
+
+    on_a_virtual_clock(work)
+
+
+def test_builds_that_are_released_belong_to_others_for_a_while() -> None:
+    async def work() -> None:
+        leases = Counted()
+        scheduler, _, keeping = await working(leases, "a", "b", "c")
+        unowned = Unowned(leases, "a", "b", "c")
+        scheduler._unowned = unowned
+        await asyncio.sleep(1)
+        assert scheduler.release_some(2) == 2
+        await asyncio.sleep(8)
+        assert unowned.looks > 2
+        assert scheduler.active == 1
+        await asyncio.sleep(8)
+        assert scheduler.active == 3  # nobody else took them
         keeping.cancel()
         await scheduler.close()
 

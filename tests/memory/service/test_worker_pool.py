@@ -95,6 +95,18 @@ async def test_leaving_waits_for_the_bound_and_cancels_the_rest():
     assert not pool.offer("late", quick.work("late"))
 
 
+async def test_a_paused_pool_begins_nothing_until_it_is_resumed():
+    bench = Bench()
+    bench.go.set()
+    async with WorkerPool("t", limit=2) as pool:
+        pool.pause(True)
+        pool.offer("a", bench.work("a"))
+        assert (pool.full, pool.work.held, pool.work.room) == (True, 0, 0)
+        pool.pause(False)
+        await eventually(lambda: bench.done == ["a"])
+        assert not pool.full
+
+
 async def test_leaving_cancels_at_once_when_it_is_cut_short():
     slow, cut_short = Bench(), asyncio.Event()
     cut_short.set()

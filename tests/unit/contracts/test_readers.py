@@ -25,7 +25,7 @@ async def subscriptions(service, monkeypatch):
     services = MagicMock(leases=AsyncMock(), consume=AsyncMock(side_effect=Subscribed))
     monkeypatch.setattr(app, "connect", AsyncMock(return_value=services))
     monkeypatch.setattr(app, "make_driver", AsyncMock(), raising=False)
-    running = MagicMock(enter=AsyncMock())
+    running = MagicMock(enter=AsyncMock(), spawn=lambda work, **_: work.close())
     running.settings.configure_mock(
         topics=Topics("t1"),
         replica_id="replica-1",

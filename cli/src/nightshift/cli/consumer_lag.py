@@ -41,6 +41,11 @@ async def late_partitions(settings: KafkaSettings) -> tuple[Sequence[PartitionPr
     return late, any(before.get((one.group, one.partition), -1) == one.committed for one in late)
 
 
+async def group_progress(settings: KafkaSettings) -> list[PartitionProgress]:
+    """Returns how far each shared group is at each partition of its topic. Raises Unavailable."""
+    return await _progress(settings, shared_groups(settings))
+
+
 def _late(found: Sequence[PartitionProgress]) -> list[PartitionProgress]:
     return [one for one in found if one.waiting_s is not None and one.waiting_s > LATE_S]
 

@@ -72,6 +72,8 @@ COMMANDS = {
     "Operations": {
         "service": "Run one service of an installation in the foreground.",
         "doctor": "Check everything that builds need, and say how to fix what fails.",
+        "status": "Show replicas with versions, work in hand, leases, lag and dead letters.",
+        "drain": "Let a service finish its work and take no more, or end that.",
         "db": "Migrate the event log's database, and show its migrations.",
         "topics": "Create the topics on the broker, or show what would change.",
         "verify": "Make the decisions of builds again, and name the first that differs.",

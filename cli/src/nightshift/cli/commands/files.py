@@ -15,6 +15,7 @@ from nightshift.cli.snapshot_access import FilesAt, open_snapshots
 from nightshift.cli.zip_files import write_zip
 from nightshift.sandboxes.port import Entry
 from nightshift.sandboxes.snapshots.checkout import checkout
+from nightshift.sandboxes.snapshots.manifest import ROOT
 
 app = cyclopts.App(name="files")
 
@@ -50,7 +51,7 @@ async def files(
     async with open_snapshots(home, build) as snapshots:
         version, _, manifest = await snapshots.load(at)
         if to is None and zip is None:
-            rows = [_row(entry) for entry in manifest.entries]
+            rows = [_row(entry) for entry in manifest.entries if entry.path != ROOT]
             if json:
                 write_json({"version": version, "files": rows, "not_saved": dict(manifest.skipped)})
             for row in () if json else rows:

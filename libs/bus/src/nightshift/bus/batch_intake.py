@@ -117,7 +117,7 @@ class BatchIntake:
                 self._settled(partition, position)
 
     def begin_at(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Commit the first offset of partitions of which nothing is settled yet."""
+        """Commit these first offsets of partitions in which no message is settled yet."""
         for partition, offset in offsets.items():
             if self._worker(partition).settled == 0:
                 self._settled(partition, offset)
@@ -130,7 +130,7 @@ class BatchIntake:
         return Progress(worker.settled, worker.waiting, not worker.idle.is_set())
 
     def handled_to(self, partition: TopicPartition) -> int | None:
-        """Return the offset of the next message to handle in this partition. Returns None before one was fetched."""
+        """Return the offset of the next message to handle in this partition, or None before a message was fetched."""
         worker = self._workers.get(partition)
         if worker is None:
             return None

@@ -55,7 +55,7 @@ class KafkaSettings(Environment):
 
     @cached_property
     def request_keys(self) -> RequestKeys | None:
-        """The keys that sign requests. None when none are demanded."""
+        """The keys that may sign requests, or None when requests need no signature."""
         file = self.request_keys_file
         return None if file is None else RequestKeys.parse(file.read_bytes())
 

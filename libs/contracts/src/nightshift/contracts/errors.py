@@ -51,7 +51,7 @@ class TooLarge(ContractError):
 
 
 class NotSigned(ContractError):
-    """No key of the installation signed the request, or the key may not state the principal of the request."""
+    """The request is not signed by a key of the installation, or its key may not state the request's principal."""
 
 
 class UnknownModel(ContractError):

@@ -41,7 +41,10 @@ class EventIdReused(Refused):
 
 
 class ForeignEventType(Refused):
-    """This role does not own this event type. SQLSTATE NS003."""
+    """The role of this connection may not append events of this type, because another service owns it.
+
+    SQLSTATE NS003.
+    """
 
 
 class StreamClosed(Refused):
@@ -61,7 +64,7 @@ class NotFound(Refused):
 
 
 class NotPermitted(Refused):
-    """The principal of a request has no right to what it asks for: that belongs to another account."""
+    """The principal of the request may not do this, because what the request is about belongs to another account."""
 
 
 class AlreadyAnswered(Refused):

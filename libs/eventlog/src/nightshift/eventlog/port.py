@@ -195,8 +195,8 @@ class EventLog(Protocol):
     ) -> Sequence[PendingItem]:
         """Return pending rows of one kind, sorted by key.
 
-        With `due_before`: only rows due by then, the earliest due time first, and with `after_due` only those after
-        that time, or of that time and after `after_key`.
+        With `due_before`, return only rows that are due by then, sorted by due time. With `after_due`, also skip the
+        rows up to that time; of the rows due at exactly that time, those after `after_key` are returned.
         """
 
     async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:

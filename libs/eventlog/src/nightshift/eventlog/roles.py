@@ -74,7 +74,7 @@ async def _alter(connection: asyncpg.Connection, role: str, verifier: str) -> No
 def scram_verifier(password: str, *, salt: bytes | None = None) -> str:
     """Return the SCRAM-SHA-256 verifier that PostgreSQL stores for a password.
 
-    Raises Refused for a password with other characters than printable ASCII, which PostgreSQL would normalise.
+    Raises Refused when the password is not printable ASCII, because PostgreSQL would normalise other characters.
     """
     if not password.isascii() or not password.isprintable() or not password:
         raise Refused(

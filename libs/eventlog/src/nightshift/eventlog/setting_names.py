@@ -1,9 +1,10 @@
-"""The names of all variables of Nightshift. Written by scripts/settings_reference.py."""
+"""The names of all environment variables. scripts/settings_reference.py writes this file."""
 
 from typing import Final
 
 KNOWN: Final = frozenset(
     {
+        "NIGHTSHIFT_ALERT_FAULTS",
         "NIGHTSHIFT_BROKER_MEMORY_MB",
         "NIGHTSHIFT_BUDGET_DAY_SECONDS",
         "NIGHTSHIFT_BUDGET_DEFAULT_PERIOD_DAYS",
@@ -16,6 +17,7 @@ KNOWN: Final = frozenset(
         "NIGHTSHIFT_CHECK_TRIES",
         "NIGHTSHIFT_CONDENSER_MODEL",
         "NIGHTSHIFT_CONTEXT_TOKENS",
+        "NIGHTSHIFT_DOCS",
         "NIGHTSHIFT_E2B_INTERNET",
         "NIGHTSHIFT_E2B_JS",
         "NIGHTSHIFT_E2B_LIFETIME_S",
@@ -71,6 +73,7 @@ KNOWN: Final = frozenset(
         "NIGHTSHIFT_PREVIEW_LINK_S",
         "NIGHTSHIFT_PREVIEW_LISTEN",
         "NIGHTSHIFT_PRINCIPAL",
+        "NIGHTSHIFT_PROMETHEUS_BIN",
         "NIGHTSHIFT_PROVIDER_PROBE_S",
         "NIGHTSHIFT_PROVIDER_SLEEP_S",
         "NIGHTSHIFT_REGISTRY_TESTS",

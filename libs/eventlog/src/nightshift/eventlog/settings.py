@@ -40,7 +40,10 @@ class Environment(BaseSettings):
 
     @classmethod
     def _refuse_unknown(cls) -> None:
-        """Raises ConfigurationError for a variable of ours that nobody reads: a misspelled one would have no effect."""
+        """Raise ConfigurationError for a variable with our prefix that no process reads.
+
+        A misspelled variable would otherwise have no effect.
+        """
         known = KNOWN | {PREFIX + name.upper() for name in cls.model_fields}
         given = {name for name, value in os.environ.items() if name.startswith(PREFIX) and value}
         # A Service of Kubernetes gives its address as NIGHTSHIFT_…_PORT=tcp://….

@@ -17,7 +17,10 @@ class Wire(Protocol):
 
 
 async def called(wire: Wire | None, what: str, work: Callable[[], T]) -> T:
-    """Return the result of `work`, over the simulated network when `wire` is one. `what` names the call."""
+    """Run `work` and return its result.
+
+    With `wire`, the call goes over a simulated network, which shows it as `what`.
+    """
 
     async def call() -> T:
         return work()

@@ -262,7 +262,8 @@ async def import_body(files: AsyncIterator[ExportedFile]) -> AsyncIterator[bytes
         entry = file.entry
         if not begun:
             fields = {name: getattr(entry, name) for name in _IMPORTED}
-            ready.append(json_frame({**fields, "keep": file.keep}))
+            fields["keep"] = file.keep
+            ready.append(json_frame(fields))
         for start in range(0, len(file.content), CHUNK):
             ready.append(frame(file.content[start : start + CHUNK]))
         begun = file.more

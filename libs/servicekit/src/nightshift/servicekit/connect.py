@@ -21,6 +21,7 @@ from nightshift.eventlog.preconditions import check_bucket, check_database
 from nightshift.servicekit.consumer_spans import traced
 from nightshift.servicekit.event_metrics import EventMetrics
 from nightshift.servicekit.membership import GroupMembership
+from nightshift.servicekit.replicas import ReplicaReporter
 from nightshift.servicekit.service import Service
 from nightshift.servicekit.settings import Settings, without_store
 
@@ -46,9 +47,10 @@ def open_database(
 
 
 async def open_objects(running: Service[S]) -> ObjectStore:
-    """Return the object store, or one that raises at every call when the settings name none.
+    """Return the object store of the settings.
 
-    Raises ConfigurationError when the bucket does not exist or may not be read.
+    When the settings name none, return one that raises an error at every call. Raises ConfigurationError when the
+    bucket does not exist or may not be read.
     """
     if without_store(running.settings):
         return NoObjectStore()
@@ -71,7 +73,15 @@ async def connect(running: Service[S], *, role: str | None = None) -> "Connectio
     running.on_stop(log.close)
     objects = await open_objects(running)
     producer = await running.enter(KafkaProducer(settings, client_id=running.name))
-    return Connections(database, log, objects, producer, running)
+    return Connections(database, log, objects, producer, running, report_replica(running, database))
+
+
+def report_replica(running: Service[S], database: Database) -> ReplicaReporter:
+    """Report this process in the database until the service stops. Returns what reports it."""
+    reporter = ReplicaReporter(database, running.settings.replica_id, running.name)
+    running.on_stop(reporter.forget)
+    running.spawn(reporter.run(), name="replica reporter")
+    return reporter
 
 
 def actor_of(running: Service[S]) -> str:
@@ -88,6 +98,7 @@ class Connections:
     objects: ObjectStore
     producer: KafkaProducer
     _running: Service[Any]
+    reporter: ReplicaReporter
     membership: GroupMembership = field(default_factory=GroupMembership)
 
     async def leases(self) -> PostgresLeases:
@@ -101,12 +112,11 @@ class Connections:
         return leases
 
     async def consume(self, subscriptions: Sequence[Subscription]) -> None:
-        """Start the consumers and wait until each has joined its group: until the sessions of dead members have ended.
+        """Start the consumers, and wait until each has joined its group.
 
-        /readyz reports readiness once all of them have their partitions.
-
-        The process exits with code 1 when a consumer makes no progress. Raises ConfigurationError when the broker
-        refuses the credentials.
+        This can last until the sessions of dead members end. /readyz reports readiness once all of them have their
+        partitions. The process exits with code 1 when a consumer makes no progress. Raises ConfigurationError when the
+        broker refuses the credentials.
         """
         running = self._running
         consumers = await running.enter(

@@ -1,4 +1,4 @@
-"""Gives each handled message a span, as a child of the span that appended its event."""
+"""Gives each handled message a span, whose parent is the span that appended the message's event."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from nightshift.servicekit import tracing
 
 
 def traced(subscriptions: Sequence[Subscription]) -> Sequence[Subscription]:
-    """Return subscriptions whose handlers run in a span. Returns them unchanged when tracing is off."""
+    """Return the subscriptions with handlers that run in a span, or the same subscriptions when tracing is off."""
     if tracing.exporter() is None:
         return subscriptions
     return [

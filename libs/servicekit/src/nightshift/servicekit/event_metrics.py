@@ -1,4 +1,7 @@
-"""Counts the events that this process committed. A metric so agrees with the log, and a repeated append counts once."""
+"""Counts events only after this process has committed them.
+
+So the metrics agree with the log, and a retry counts once.
+"""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -25,7 +28,7 @@ _ENDS: dict[type[Event], str] = {BuildReady: "ready", BuildFailed: "failed", Bui
 
 
 class EventMetrics:
-    """An observer of PostgresEventLog. Events that are not metered cost one lookup."""
+    """Updates metrics when PostgresEventLog reports committed events. An event without a metric costs one lookup."""
 
     def __init__(self) -> None:
         # A failed call does not name its model. Streams whose calls began in another process have none here.

@@ -115,7 +115,7 @@ def configure(
 
 
 def _add_trace(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-    """Add the ids of the trace that the caller runs in."""
+    """Add the ids of the current trace to the log line."""
     if (trace := CURRENT.get()) is not None:
         _version, event["trace_id"], event["span_id"], _flags = trace.split("-", 3)
     return event

@@ -25,9 +25,9 @@ _CLOSE_S = 2.0
 
 
 def from_environment(service: str, replica: str, environ: Mapping[str, str] = os.environ) -> Exporter | None:
-    """Return the exporter that the OTEL_* variables ask for. Returns None when tracing is off.
+    """Return the exporter that the OTEL_* variables ask for, or None when tracing is off.
 
-    Raises ConfigurationError for an exporter or a protocol that this release does not have.
+    Raises ConfigurationError for an exporter or a protocol that this release does not support.
     """
     kind = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
     endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -51,7 +51,7 @@ def from_environment(service: str, replica: str, environ: Mapping[str, str] = os
 def make(
     service: str, replica: str, exporter: "SpanExporter", *, environ: Mapping[str, str] = os.environ
 ) -> "SdkExporter":
-    """Return an exporter that sends batches to `exporter`. The sampler comes from OTEL_TRACES_SAMPLER."""
+    """Return an exporter that sends spans in batches to `exporter`. OTEL_TRACES_SAMPLER selects the sampler."""
     # The SDK takes a tenth of a second to import, and most processes do not trace.
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
@@ -103,7 +103,7 @@ def _ids() -> Any:
 
 
 class SdkSpan:
-    """A span of the SDK. Implements OpenSpan."""
+    """An OpenSpan over a span of the SDK."""
 
     def __init__(self, span: "Span", traceparent: str) -> None:
         self._span = span
@@ -123,7 +123,7 @@ class SdkSpan:
 
 
 class SdkExporter:
-    """Implements Exporter over a provider of the SDK."""
+    """An Exporter over a tracer provider of the SDK."""
 
     def __init__(self, provider: "TracerProvider") -> None:
         from opentelemetry import trace  # noqa: PLC0415

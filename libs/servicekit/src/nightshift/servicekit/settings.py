@@ -59,7 +59,9 @@ class Settings(KafkaSettings, PostgresSettings, ObjectStoreSettings, ProcessSett
 
 
 class SettingsWithoutStore(Settings):
-    """The settings of a service that works without an object store: it keeps nothing there and needs it rarely."""
+    """The settings of a service that may run without an object store, because it stores nothing there and rarely reads
+    it.
+    """
 
     s3_bucket: str | None = Field(None, min_length=1)  # type: ignore[assignment]
 

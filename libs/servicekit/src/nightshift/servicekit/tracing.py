@@ -1,6 +1,7 @@
-"""Spans of a process, without the SDK that exports them. Everything here does nothing until `install` is called.
+"""The spans of a process, without the SDK that exports them. Everything here does nothing until `install` is called.
 
-A parent is a W3C `traceparent`, because that is what the log and the messages carry. See `otlp` for the exporter.
+A parent is a W3C `traceparent`, because the log and the messages carry traces in this form. The module `otlp` has the
+exporter.
 """
 
 import re
@@ -20,22 +21,25 @@ _FORM = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 
 
 class OpenSpan(Protocol):
-    """A span that has begun. `traceparent` is the parent of what it causes."""
+    """A span that has begun. `traceparent` identifies it as the parent of the work that it causes."""
 
     traceparent: str
 
     def set(self, attributes: Attributes) -> None:
-        """Add attributes."""
+        """Add attributes to the span."""
 
     def fail(self, error_type: str) -> None:
-        """Mark the span as failed. `error_type` is a word, never a message: messages may hold what a person wrote."""
+        """Mark the span as failed.
+
+        `error_type` must be a word and no message, because messages may quote what a person wrote.
+        """
 
     def end(self, at: float | None = None) -> None:
-        """End the span, now or at this Unix time in seconds."""
+        """End the span, now or at the given Unix time in seconds."""
 
 
 class Exporter(Protocol):
-    """Makes spans and sends them to a collector in the background."""
+    """Creates spans, and sends them to a collector in the background."""
 
     def start(
         self,
@@ -48,17 +52,20 @@ class Exporter(Protocol):
         at: float | None = None,
         as_traceparent: str | None = None,
     ) -> OpenSpan:
-        """Begin a span. With `as_traceparent` it has that trace and span id; `at` is a Unix time in seconds."""
+        """Begin a span. With `as_traceparent`, the span has exactly these ids.
+
+        `at` is its beginning as a Unix time in seconds.
+        """
 
     def samples(self, trace_id: str) -> bool:
-        """Return whether a trace that begins with this id (32 hex digits) is exported."""
+        """Return whether a trace with this id (32 hex digits) is exported."""
 
     def close(self) -> None:
-        """Send what waits, for at most a few seconds."""
+        """Send the spans that still wait, within a few seconds."""
 
 
 class _NoSpan:
-    """Stands in for a span that nobody exports."""
+    """Replaces a span when tracing is off."""
 
     traceparent = ""
 
@@ -77,18 +84,18 @@ _exporter: Exporter | None = None
 
 
 def install(exporter: Exporter | None) -> None:
-    """Export the spans of this process with `exporter`. None: export nothing."""
+    """Export the spans of this process with `exporter`, or export nothing when it is None."""
     global _exporter  # noqa: PLW0603 - one per process, as the log configuration
     _exporter = exporter
 
 
 def exporter() -> Exporter | None:
-    """Return what exports the spans of this process. Returns None when tracing is off."""
+    """Return the exporter of this process, or None when tracing is off."""
     return _exporter
 
 
 def valid(traceparent: str | None) -> bool:
-    """Return whether this text has the form of a `traceparent`. Messages from outside may hold any text."""
+    """Return whether the text has the form of a `traceparent`. A message from outside may contain any text."""
     return traceparent is not None and _FORM.fullmatch(traceparent) is not None
 
 
@@ -98,20 +105,21 @@ def sampled(traceparent: str | None) -> bool:
 
 
 def derived(name: str) -> str | None:
-    """Return the `traceparent` of a trace that every process derives from `name` alone. None when tracing is off.
+    """Return the `traceparent` of a trace whose ids are computed from `name` alone.
 
-    So the spans of a turn have one trace, though another replica takes the build over in its middle.
+    So every process computes the same trace. The spans of a turn stay in one trace, even when another replica takes
+    over the build in the middle of the turn. Returns None when tracing is off, or when this trace is not sampled.
     """
     if _exporter is None:
         return None
     digest = sha256(name.encode()).hexdigest()
     trace_id, span_id = digest[:32], digest[32:48]
-    return f"00-{trace_id}-{span_id}-{'01' if _exporter.samples(trace_id) else '00'}"
+    return f"00-{trace_id}-{span_id}-01" if _exporter.samples(trace_id) else None
 
 
 @contextmanager
 def within(traceparent: str | None) -> Iterator[None]:
-    """Run the block in this trace: its log lines and the events that it appends carry the trace.
+    """Run the block in this trace, so that its log lines and the events that it appends carry the trace.
 
     A text that is no `traceparent` is ignored.
     """
@@ -126,9 +134,9 @@ def within(traceparent: str | None) -> Iterator[None]:
 def span(
     name: str, *, kind: Kind = "internal", parent: str | None = None, attributes: Attributes | None = None
 ) -> Iterator[OpenSpan]:
-    """Run the block in a span. Its parent is `parent`, else the current trace. Does nothing when tracing is off.
+    """Run the block in a span, whose parent is `parent` or else the current trace. Does nothing when tracing is off.
 
-    An error that leaves the block marks the span with the class of the error.
+    When an error leaves the block, the span is marked with the class of the error.
     """
     active = _exporter
     if active is None:

@@ -13,6 +13,7 @@ from prometheus_client import Gauge
 
 from nightshift.eventlog.errors import NightshiftError
 from nightshift.eventlog.trace_context import CURRENT
+from nightshift.servicekit.replicas import Work as Counted
 
 Work = Callable[[], Awaitable[None]]
 
@@ -55,12 +56,23 @@ class WorkerPool:
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._closing = False
+        self._paused = False
         self._gauge = _IN_FLIGHT.labels(name)
 
     @property
     def held(self) -> int:
         """The number of keys whose work runs or waits."""
         return len(self._running.keys() | self._waiting.keys())
+
+    @property
+    def work(self) -> Counted:
+        """The number of keys whose work runs, and how many more the pool would run."""
+        return Counted(len(self._running), 0 if self._paused else self._limit - len(self._running))
+
+    def pause(self, paused: bool) -> None:
+        """Begin no work while `paused`, and count as full. What runs goes on."""
+        self._paused = paused
+        self._start_waiting()
 
     @property
     def full(self) -> bool:
@@ -108,7 +120,7 @@ class WorkerPool:
                 await asyncio.gather(*late, return_exceptions=True)
 
     def _start_waiting(self) -> None:
-        while len(self._running) < self._limit and (key := self._next()) is not None:
+        while not self._paused and len(self._running) < self._limit and (key := self._next()) is not None:
             work = self._waiting.pop(key)
             self._running[key] = asyncio.create_task(self._run(key, work), name=f"{self._name} {key}")
         self._gauge.set(self.held)
@@ -117,6 +129,7 @@ class WorkerPool:
             len(self._running) < self._limit
             and len(self._waiting) < _WAITING * self._limit
             and not self._closing
+            and not self._paused
         ):
             self._has_room.set()
         else:

@@ -65,10 +65,11 @@ class Handlers:
             self._wakes.note_sleep(event.data)
 
     async def on_build_waiting(self, event: RecordedEvent) -> None:
-        """Settle the reservations of a build that waits, except one whose call still runs, because its cost is unknown.
+        """Settle the reservations of a build that waits, except that of a call still running, because its cost is
+        unknown.
 
-        The orchestrator stops that call and appends a second `build.waiting`. The budget may have been raised before
-        the build waited for that.
+        The orchestrator stops that call and appends a second `build.waiting`. A build that waits for a larger budget is
+        woken at once when its budget was raised before it began to wait.
         """
         await self._grants.settle_build(event.subject, granted_before=event.version, in_flight=False)
         await self._grants.stop_waiting(event.subject)

@@ -21,6 +21,7 @@ from nightshift.orchestrator.ports import ClosingModel
 from nightshift.orchestrator.settings import OrchestratorSettings
 from nightshift.orchestrator.usecases.build_requests import BuildRequests
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler
+from nightshift.orchestrator.usecases.build_spreading import spread
 from nightshift.orchestrator.usecases.provider_access import ProviderAccess
 from nightshift.orchestrator.usecases.runner import Runner, RunnerDependencies
 from nightshift.servicekit import service
@@ -71,7 +72,9 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
     )
     handlers = Handlers(requests, scheduler)
     # The builds already run while the consumers join their groups, because the log says what there is to do.
+    services.reporter.work, services.reporter.on_drained = lambda: scheduler.work, scheduler.drain
     running.spawn(scheduler.run(), name="build scheduler")
+    running.spawn(spread(scheduler, services.reporter, settings.replica_id), name="build spreading")
     await services.consume(handlers.subscriptions(settings.topics, NAME, settings.replica_id))
 
 

@@ -20,7 +20,7 @@ from nightshift.relay.adapters.log_reader import PostgresLogReader
 from nightshift.relay.settings import RelaySettings
 from nightshift.relay.usecases.shard_group import GroupPorts, ShardGroup
 from nightshift.servicekit import service
-from nightshift.servicekit.connect import open_database, open_objects
+from nightshift.servicekit.connect import open_database, open_objects, report_replica
 
 NAME = "relay"
 ROLE = "nightshift_relay"
@@ -32,6 +32,7 @@ async def start(running: service.Service[RelaySettings]) -> None:
     dsn, name = settings.postgres_dsn.get_secret_value(), f"nightshift-relay {settings.replica_id}"
     database = open_database(running, application_name=name, max_connections=2 * settings.relay_groups)
     await check_database(database, ROLE)
+    report_replica(running, database)
     if not settings.relay_create_topics:
         with suppress(Unavailable):
             await require_topics(settings, settings.topics.facts)

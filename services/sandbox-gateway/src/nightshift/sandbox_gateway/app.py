@@ -56,6 +56,7 @@ async def start(running: service.Service[GatewaySettings]) -> None:
     accounts = BuildAccounts(log)
     pool = WorkerPool(NAME, limit=settings.gateway_builds, cut_short=running.cut_short, share_of=accounts.of)
     await running.enter(pool)
+    services.reporter.work, services.reporter.on_drained = lambda: pool.work, pool.pause
 
     states = FoldCache(log, SandboxState, evolve)
     stalls = StallReporter(log, states)
@@ -72,7 +73,7 @@ async def start(running: service.Service[GatewaySettings]) -> None:
         ),
         stalls=stalls,
         lease_s=settings.gateway_lease_s,
-        stopping=running.stopping,
+        takes_no_more=lambda: running.stopping.is_set() or services.reporter.drained,
     )
     dispatcher = CallDispatcher(pool, worker, accounts)
     handlers, topics = Handlers(dispatcher), settings.topics

@@ -45,6 +45,7 @@ async def start(running: service.Service[SnapshotterSettings]) -> None:
         NAME, limit=settings.snapshot_parallel, cut_short=running.cut_short, share_of=accounts.of
     )
     await running.enter(pool)
+    services.reporter.work, services.reporter.on_drained = lambda: pool.work, pool.pause
     handlers = Handlers(Snapshots(services.log, workspaces, settings.retries()), pool, accounts)
     poller = PendingPoller(
         services.log,

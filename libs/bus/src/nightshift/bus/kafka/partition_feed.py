@@ -159,9 +159,9 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
             raise Unavailable(f"the broker does not say where {self.name} ends: {error!r}") from error
 
     async def commit_beginnings(self) -> None:
-        """Commit the beginnings of newly assigned partitions that have no committed offset.
+        """Commit the first offset of newly assigned partitions that have no committed offset.
 
-        The broker shows no lag without one, and an autoscaler would not see the records that wait.
+        Without a committed offset the broker shows no lag, and an autoscaler would not see the waiting records.
         """
         consumer, asked = self.subscriber.consumer, self._uncommitted
         if consumer is None or not asked:
@@ -190,7 +190,10 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
             )
 
     def measure_lag(self) -> None:
-        """Set the metric of this consumer's lag: the messages from the handled ones to the end, at the last fetch."""
+        """Set the metric of this consumer's lag.
+
+        The lag is how many messages were not handled yet at the last fetch.
+        """
         consumer, lag = self.subscriber.consumer, 0
         if consumer is not None and self.assigned:
             for each in consumer.assignment():

@@ -83,7 +83,7 @@ class BudgetSettled(_BudgetFact, type="budget.settled"):
 class WakeRequested(_BudgetFact, type="wake.requested"):
     """Wakes a sleeping build: its account has money again, its provider may answer, or a person asked for it.
 
-    It also lets a build go on that waits because no day of its account could pay its next call.
+    Also ends the wait of a build whose next call no day of its account could pay before.
     """
 
     reason: Literal["refresh", "top_up", "person", "provider"]

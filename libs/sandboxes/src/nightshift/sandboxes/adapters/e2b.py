@@ -299,7 +299,10 @@ class _Channel:
                     await self._box.files.remove(f"{name}.out")
 
     async def _run(self, request: Mapping[str, Any], answer_path: str, body_path: str) -> dict[str, str]:
-        """Run the agent once and return its answer. Environment variables hold the request: the disk may be full."""
+        """Run the agent once and return its answer.
+
+        The request is in environment variables, because the disk may be full.
+        """
         asked = base64.b64encode(json.dumps(request).encode()).decode()
         parts = [asked[at : at + _PART_CHARS] for at in range(0, len(asked), _PART_CHARS)]
         environment = {f"{REQUEST_PART}{number}": part for number, part in enumerate(parts)}

@@ -21,10 +21,11 @@ _MAX_LINKS = 40
 
 
 class Root:
-    """The directory that no path may leave: the workspace."""
+    """The directory that no path may leave. `home`: the directory above it whose other files snapshots hold too."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, home: str | None = None) -> None:
         self.path = os.path.normpath(path)
+        self.home = home
 
     def relative(self, path: str) -> list[str]:
         """Split a path, which is absolute or relative to the root, into its parts below the root. `..` is kept.

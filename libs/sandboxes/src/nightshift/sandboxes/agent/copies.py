@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Iterable
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from .rows import CTIME, INODE, KIND, SIZE, Row
+from .guard import Guard, clone, is_copied_now, new_copy, unfinished
+from .rows import CTIME, INODE, KIND, SIZE, Row, same_content, stat_key, stat_row
 from .walk import open_file
 from .wire import CHUNK
 
-_FICLONE = 0x40049409
-_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Files from this size on are copied in the background.
+_LARGE = 1024 * 1024
 
 
 class Copies:
@@ -23,24 +23,30 @@ class Copies:
     def __init__(self, folder: str) -> None:
         self.folder = folder
 
-    def take(self, parent: int, name: str, row: Row, deadline: float) -> bool:
+    def take(self, parent: int, name: str, row: Row, deadline: float, guard: Guard) -> bool:
         """Keep the content of the file with this row. Returns False when the file has changed meanwhile.
 
-        Clones or copies until `deadline` (monotonic time), and makes hard links afterwards. A hard link is quick, but
-        does not protect from writes into the same file.
+        Copies small files until `deadline` (monotonic time), and passes all others to `guard`. Makes a hard link when
+        the guard refuses one. A hard link is quick, but does not protect from writes into the same file.
         """
         path = self._path(row)
-        if os.path.exists(path):
+        if os.path.exists(path) or is_copied_now(path):
             return True
-        if time.monotonic() < deadline:
-            with open_file(parent, name) as file:
-                if _copy(file, path, deadline):
-                    return bool(os.fstat(file.fileno()).st_ctime_ns == row[CTIME])
+        with open_file(parent, name) as file:
+
+            def unchanged() -> bool:
+                return same_content(row, stat_row(os.fstat(file.fileno())))
+
+            small = row[SIZE] < _LARGE and time.monotonic() < deadline
+            if not small and guard.add(file, path, unchanged):
+                return True
+            if time.monotonic() < deadline and _copy(file, path, deadline):
+                return unchanged()
         with contextlib.suppress(FileExistsError):
             os.link(name, self._link(row), src_dir_fd=parent, follow_symlinks=False)
         return True
 
-    def matches(self, row: Row, now: list[Any]) -> bool:
+    def matches(self, row: Row, now: os.stat_result) -> bool:
         """Return whether the content that `open` returns, or else the file with the stat `now`, is still that of the
         row.
 
@@ -48,11 +54,14 @@ class Copies:
         """
         if os.path.exists(self._path(row)):
             return True
-        return now[:3] == row[1:CTIME] if os.path.exists(self._link(row)) else now == row[1 : INODE + 1]
+        if os.path.exists(self._link(row)):
+            return stat_key(now)[:3] == row[1:CTIME]
+        return same_content(row, stat_row(now))
 
     def open(self, row: Row) -> BinaryIO | None:
-        """Open the kept content for this row, or return None when there is none."""
+        """Wait until a copy in progress is whole, and open it. Returns None when nothing is kept for this row."""
         if row[KIND] == "file":
+            is_copied_now(self._path(row), wait=True)
             for path in (self._path(row), self._link(row)):
                 with contextlib.suppress(FileNotFoundError):
                     return open(path, "rb", buffering=0)
@@ -60,7 +69,9 @@ class Copies:
 
     def keep(self, rows: Iterable[Row]) -> None:
         """Remove all kept contents except those of these rows."""
-        wanted = {path for row in rows for path in (self._path(row), self._link(row))}
+        wanted = {
+            path for row in rows for path in (self._path(row), unfinished(self._path(row)), self._link(row))
+        }
         for name in os.listdir(self.folder):
             path = os.path.join(self.folder, name)
             if path not in wanted:
@@ -76,23 +87,18 @@ class Copies:
 
 def _copy(file: BinaryIO, path: str, deadline: float) -> bool:
     """Clone or copy an open file. When the time is over or the disk is full, leaves no file and returns False."""
-    new = f"{path}.new"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(new)
-    handle = os.open(new, _NEW, 0o600)
+    handle = new_copy(path)
     try:
         with os.fdopen(handle, "wb", buffering=0) as copy:
-            try:
-                fcntl.ioctl(handle, _FICLONE, file.fileno())
-            except OSError:  # a file system without clones
+            if not clone(file.fileno(), handle):
                 for chunk in iter(lambda: file.read(CHUNK), b""):
                     if time.monotonic() > deadline:
-                        raise TimeoutError from None
+                        raise TimeoutError
                     left = memoryview(chunk)
                     while left:
                         left = left[copy.write(left) :]
-        os.rename(new, path)
+        os.rename(unfinished(path), path)
     except OSError:
-        os.unlink(new)
+        os.unlink(unfinished(path))
         return False
     return True

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import time
+from functools import cached_property
 
 #: A change must be this old (nanoseconds), because a second change within the same tick of the clock has the same stat.
 _SETTLED_NS = 100_000_000
@@ -20,10 +21,14 @@ class DigestCache:
     def __init__(self, path: str, fresh: bool = False) -> None:
         self._path = path
         self._fresh = fresh
-        self._before: dict[str, list[object]] = {}
         self._now: dict[str, list[object]] = {}
-        with contextlib.suppress(OSError, ValueError, AttributeError), open(path, "rb") as file:
-            self._before = dict(json.load(file).items())
+
+    @cached_property
+    def _before(self) -> dict[str, list[object]]:
+        """Read only when a digest is looked up: a stage knows most of them from its base."""
+        with contextlib.suppress(OSError, ValueError, AttributeError), open(self._path, "rb") as file:
+            return dict(json.load(file).items())
+        return {}
 
     def find(self, path: str, found: os.stat_result) -> str | None:
         """Return the digest of the file with this stat, or None when the file must be read."""

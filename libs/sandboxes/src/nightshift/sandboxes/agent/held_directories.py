@@ -12,13 +12,16 @@ import stat
 from .confined_paths import DIRECTORY, Root
 from .wire import Refusal
 
+#: The path in a tree that stands for the home, when the root has one.
+HOME = ".nightshift-home"
 _PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class HeldDirectories:
     """Opens directories of the workspace by relative path, without following symlinks.
 
-    With `writing`, `finish` also restores the modification times of all directories that were opened.
+    The path HOME leads to the home. With `writing`, `finish` also restores the modification times of all directories
+    that were opened.
     """
 
     def __init__(self, root: Root, *, writing: bool = False) -> None:
@@ -28,7 +31,15 @@ class HeldDirectories:
         self._handles: list[int] = []
         #: Path → (mode, modification time) that `finish` sets. None leaves a value as it is.
         self.final: dict[str, tuple[int | None, int | None]] = {}
+        self._home = root.home
+        #: The stat of the root before its permissions were changed.
+        self.root_stat = os.stat(root.path)
         self._handles.append(self._open(root.path, None, ""))
+
+    @property
+    def has_home(self) -> bool:
+        """Return whether HOME leads to the home, and not to an ordinary directory."""
+        return self._home is not None
 
     def enter(self, path: str) -> int:
         """Return the handle of a directory, which is valid until the next call.
@@ -43,7 +54,10 @@ class HeldDirectories:
             same += 1
         self._leave(same)
         for part in parts[same:]:
-            handle = self._open(part, self._handles[-1], "/".join((*self._names, part)))
+            if part == HOME and not self._names and self._home is not None:
+                handle = self._open(self._home, None, HOME)
+            else:
+                handle = self._open(part, self._handles[-1], "/".join((*self._names, part)))
             self._names.append(part)
             self._handles.append(handle)
         return self._handles[-1]

@@ -11,7 +11,7 @@ from typing import Any
 
 from .confined_paths import Root
 from .digest_cache import DigestCache
-from .held_directories import HeldDirectories, reason
+from .held_directories import HOME, HeldDirectories, reason
 from .wire import CHUNK, Reader, Refusal, read_chunks, read_json
 
 #: The most refused entries that an answer lists.
@@ -53,6 +53,11 @@ def _import_one(
     path, kind, mode, mtime_ns = entry["path"], entry["kind"], entry["mode"] & 0o777, entry["mtime_ns"]
     if entry.get("link") is not None:
         _link(directories, entry["link"], path)
+        return
+    if path == ".":
+        directories.final[""] = (mode, mtime_ns)
+        return
+    if path == HOME and directories.has_home:
         return
     parent, name = directories.parent(path)
     if kind == "file" and entry["keep"]:

@@ -31,7 +31,7 @@ class FileOperations:
         Stages are kept in the home, on the file system of the workspace.
         """
         self._stage_folder = os.path.join(home, ".nightshift", "stage")
-        self._root = root = Root(os.path.join(home, "workspace"))
+        self._root = root = Root(os.path.join(home, "workspace"), home)
         self._digests = digests
         self.body: Reader = io.BytesIO()
         self.table: dict[str, Callable[..., Any]] = {

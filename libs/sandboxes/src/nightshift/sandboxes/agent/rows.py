@@ -9,27 +9,21 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .confined_paths import Root
 from .digest_cache import DigestCache
-from .held_directories import HeldDirectories, reason
-from .walk import Walk, digest_file, open_file, special
-from .wire import Refusal
+from .walk import Walk, special
 
 if TYPE_CHECKING:
     Row = list[Any]
 else:  # for Python 3.8
     Row = list
 
-KIND, SIZE, CTIME, INODE, REF, PROBLEM, DIGEST, SETTLED = 0, 2, 4, 5, 6, 7, 8, 9
-#: The number of values in a row that come from stat.
+KIND, MODE, SIZE, MTIME, CTIME, INODE, REF, PROBLEM, DIGEST, SETTLED = range(10)
+#: The parts of a row that come from the stat.
 STAT = 8
-#: For so many nanoseconds after a change, another change may have the same stat.
-_SETTLED_NS = 100_000_000
-_ROUNDS = 3
 
 
 def walk_rows(
@@ -77,52 +71,19 @@ def _file(path: str, found: os.stat_result, link: str | None, known: list[dict[s
         old = rows.get(path)
         if (
             old is not None
+            and old[CTIME]
+            == found.st_ctime_ns  # tells most of the changed files; the rest is compared as it comes
+            and old[INODE] == found.st_ino
+            and old[SIZE] == found.st_size
+            and old[MTIME] == found.st_mtime_ns
+            and old[MODE] == found.st_mode & 0o7777
+            and old[REF] == link
+            and old[KIND] == "file"
+            and old[PROBLEM] is None
             and old[SETTLED]
-            and old[CTIME] == found.st_ctime_ns
-            and old[:STAT] == ["file", *stat_key(found), link, None]
         ):
             return old
     return ["file", *stat_key(found), link, None, None, False]
-
-
-def hash_rows(root: Root, rows: dict[str, Row]) -> list[str]:
-    """Compute the missing digests. Returns the paths of files that changed while they were read."""
-    directories, torn = HeldDirectories(root), []
-    try:
-        for path, row in list(rows.items()):
-            if row[DIGEST] is not None or row[KIND] != "file":
-                continue
-            first = rows.get(row[REF]) if row[REF] is not None else None
-            if first is not None:
-                row[SIZE : CTIME + 1] = first[SIZE : CTIME + 1]
-                row[PROBLEM : SETTLED + 1] = first[PROBLEM : SETTLED + 1]
-                continue
-            row[REF] = None
-            try:
-                if not _hash(directories, path, row):
-                    torn.append(path)
-            except FileNotFoundError:
-                del rows[path]
-            except (OSError, Refusal) as error:
-                row[PROBLEM] = reason(error)
-    finally:
-        directories.finish()
-    return torn
-
-
-def _hash(directories: HeldDirectories, path: str, row: Row) -> bool:
-    """Read a file and set its digest. Returns False when the file changed at every attempt."""
-    with open_file(*directories.parent(path)) as file:
-        for _ in range(_ROUNDS):
-            before = stat_key(os.fstat(file.fileno()))
-            row[DIGEST], size = digest_file(file)
-            row[1 : INODE + 1] = stat_key(os.fstat(file.fileno()))
-            row[SIZE] = size
-            row[SETTLED] = time.time_ns() - row[CTIME] > _SETTLED_NS
-            if row[1 : INODE + 1] == before:
-                return True
-            file.seek(0)
-    return False
 
 
 def stat_key(found: os.stat_result) -> list[Any]:
@@ -131,9 +92,29 @@ def stat_key(found: os.stat_result) -> list[Any]:
     return [mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
+def stat_row(found: os.stat_result) -> Row:
+    """Return the row of a file with this stat, without link and digest."""
+    return ["file", *stat_key(found), None, None, None, False]
+
+
+def same_content(one: Row, other: Row) -> bool:
+    """Return whether two rows of a file have equal stats."""
+    return _stat(one) == _stat(other)
+
+
+def _stat(row: Row) -> Row:
+    """Return the stat. Leaves out the ctime of a file without read permission: reading it changes mode and ctime."""
+    part = row[: INODE + 1]
+    if row[KIND] == "file" and not row[MODE] & stat.S_IRUSR:
+        part[CTIME] = 0
+    return part
+
+
 def same_stats(one: dict[str, Row], other: dict[str, Row]) -> bool:
     """Return whether the stats of two trees are equal."""
-    return one.keys() == other.keys() and all(row[:STAT] == other[path][:STAT] for path, row in one.items())
+    return one.keys() == other.keys() and all(
+        (_stat(row), row[REF]) == (_stat(other[path]), other[path][REF]) for path, row in one.items()
+    )
 
 
 def shown(row: Row | None) -> Row | None:

@@ -251,6 +251,7 @@ class Server:
 
     def _serve(self, sock: socket.socket, operation: Callable[[], Any]) -> bool:
         """Answer one request in this forked process. Returns whether the operation succeeded."""
+        gc.disable()  # short, and a collection would copy pages that this process shares with its parent
         identity.end_first()
         for name, value in self._limits.items():
             if name != "RLIMIT_NPROC":

@@ -30,16 +30,18 @@ class StageFolder:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self.copies = Copies(os.path.join(folder, "copies"))
+        self._base: tuple[tuple[int, int], dict[str, Any]] | None = None
 
     @contextlib.contextmanager
-    def locked(self, seconds: float = math.inf) -> Iterator[None]:
-        """Exclude other requests within the block.
+    def locked(self, name: str, seconds: float = math.inf) -> Iterator[None]:
+        """Exclude other requests for the lock `name` within the block.
 
-        Raises TimeoutError when another one holds the lock for `seconds` seconds.
+        `lock` protects the files of this folder, for milliseconds. `reading` protects the reading of a stage's files,
+        which takes seconds. Raises TimeoutError when another request holds the lock for `seconds` seconds.
         """
         os.makedirs(self.copies.folder, 0o700, exist_ok=True)
         until = time.monotonic() + seconds
-        with open(self._path("lock"), "wb") as file:
+        with open(self._path(name), "wb") as file:
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | (0 if seconds == math.inf else fcntl.LOCK_NB))
@@ -69,9 +71,16 @@ class StageFolder:
 
     def base(self) -> dict[str, Any]:
         """Return `mark` and `rows` of the newest stored snapshot. The mark is None when nothing is stored yet."""
-        tree = self._load("base.json")
-        whole = isinstance(tree, dict) and isinstance(tree.get("rows"), dict)
-        return tree if whole else {"mark": None, "rows": {}}
+        try:
+            found = os.stat(self._path("base.json"))
+        except OSError:
+            return {"mark": None, "rows": {}}
+        stamp = found.st_ino, found.st_mtime_ns
+        if self._base is None or self._base[0] != stamp:  # each writer makes a new file
+            tree = self._load("base.json")
+            whole = isinstance(tree, dict) and isinstance(tree.get("rows"), dict)
+            self._base = stamp, tree if whole else {"mark": None, "rows": {}}
+        return self._base[1]
 
     def held(self) -> list[dict[str, Any]]:
         """Return the stages: `mark`, `late`, `torn`, and the difference from the base as `set` and `gone`."""

@@ -15,27 +15,28 @@ from typing import Any, BinaryIO
 
 from .confined_paths import Root
 from .digest_cache import DigestCache
+from .guard import Guard
 from .held_directories import HeldDirectories, reason
+from .row_digests import RowDigests
 from .rows import (
     DIGEST,
     KIND,
     PROBLEM,
     REF,
-    SIZE,
+    SETTLED,
+    STAT,
     Row,
     applied,
     difference,
     entry,
-    hash_rows,
     same_stats,
     shown,
-    stat_key,
     visible,
     walk_rows,
 )
 from .stage_folder import StageFolder
 from .tree import rows as framed_rows
-from .walk import digest_file, open_file
+from .walk import open_file
 from .wire import CHUNK, END, Refusal, frame, json_frame
 
 #: How often a tree is read that keeps changing.
@@ -53,26 +54,20 @@ class Stages:
     def stage(
         self, mark: int, *, base: int | None, fresh: bool, again: bool, exclude: list[str], limit: int
     ) -> Iterator[bytes]:
-        """Yields a header and the entries of the stage, which is made when it does not exist.
+        """Yield a header and the entries of the stage.
 
-        The header has `base` when the entries are the differences from the snapshot with that mark, which the asker
-        has; an entry of kind `gone` is a removed path. `late`: a call may have written since the checkpoint. `torn`:
-        paths that changed while they were read. With `fresh` every file is read, and the tree is proved to stand still.
-        With `again` an existing stage is made anew.
+        Reads the tree first when the stage does not exist, or with `again`.
+
+        - `base`, in the header: the entries are the differences from the snapshot with this mark, which the asker has.
+        - `late`, in the header: a call may have written since the checkpoint.
+        - `torn`, in the header: the paths that changed while they were read.
+
+        An entry of the kind `gone` is a removed path. With `fresh`, every file is read, and the reading is repeated
+        until the tree stands still.
         """
-        with self._folder.locked():
-            self._folder.write_exclude(exclude)
-            tree, held = self._folder.base(), self._folder.held()
-            if again:
-                held = [one for one in held if one["mark"] != mark]
-            found = _find(held, mark)
-            if found is not None:
-                self._finish(found, tree["rows"])
-            elif fresh or not self._folder.noted(mark, "clean"):
-                found = self._make(mark, tree, held, Walking(fresh, exclude, limit))
-            if found is not None:
-                self._folder.write_held([*(one for one in held if one["mark"] != mark), found])
-        found = found or _stage(mark, {}, [])
+        walking = Walking(fresh, exclude, limit)
+        with self._folder.locked("reading"):
+            tree, found = self._read(mark, walking, self._begin(mark, walking, again=again))
         same = base is not None and base == tree["mark"]
         yield json_frame({"base": base if same else None, "late": found["late"], "torn": found["torn"]})
         seen = tree["rows"] if same else {}
@@ -93,7 +88,7 @@ class Stages:
             return {"late": False}
         late = True
         with contextlib.suppress(OSError):
-            with self._folder.locked(seconds):
+            with self._folder.locked("lock", seconds):
                 rules = self._folder.exclude() or exclude
                 self._hold(mark, Walking(False, rules, limit), time.monotonic() + seconds)
             late = False
@@ -105,7 +100,7 @@ class Stages:
 
         It becomes the base of the next stages.
         """
-        with self._folder.locked():
+        with self._folder.locked("lock"):
             tree, held = self._folder.base(), self._folder.held()
             found = _find(held, mark)
             if found is None:
@@ -165,39 +160,75 @@ class Stages:
         copy = None if row is None else self._folder.copies.open(row)
         return copy or open_file(*directories.parent(path))
 
-    def _make(
-        self, mark: int, tree: dict[str, Any], held: list[dict[str, Any]], walking: Walking
-    ) -> dict[str, Any] | None:
-        """Walk and hash the workspace until it stays unchanged.
+    def _begin(self, mark: int, walking: Walking, *, again: bool) -> dict[str, Any] | None:
+        """Find the stage, or walk the workspace for a new one. Returns None when it equals the base.
 
-        Returns the new stage, or None when it equals the base.
+        A new stage has no digests yet. Reading the files takes longer, and a hold must not wait for it.
         """
-        known = [] if walking.fresh else [tree["rows"], *(one["set"] for one in held)]
-        present, torn = self._settled(walking, known)
-        changed, gone = difference(tree["rows"], present)
-        late = self._folder.noted(mark, "passed")
-        if tree["mark"] is None or gone or torn or late or visible(changed, tree["rows"]):
-            return {**_stage(mark, changed, gone), "late": late, "torn": torn}
-        if changed:  # only values that no snapshot contains, such as the time of a change
-            tree["rows"].update(changed)
-            self._folder.write_base(tree["mark"], tree["rows"])
-        self._folder.note(mark, "clean")
-        return None
+        with self._folder.locked("lock"):
+            self._folder.write_exclude(walking.exclude)
+            tree, held = self._folder.base(), self._folder.held()
+            found = None if again else _find(held, mark)
+            if found is None and (walking.fresh or not self._folder.noted(mark, "clean")):
+                known = [] if walking.fresh else [tree["rows"], *(one["set"] for one in held)]
+                digests = None if walking.fresh else self._digests
+                present = walk_rows(self._root, walking.exclude, walking.limit, known, digests)
+                changed, gone = difference(tree["rows"], present)
+                late = self._folder.noted(mark, "passed")
+                if tree["mark"] is None or changed or gone or late:
+                    found = {**_stage(mark, changed, gone), "late": late}
+                else:
+                    self._folder.note(mark, "clean")
+                self._folder.write_held(
+                    [*(one for one in held if one["mark"] != mark), *([found] if found else ())]
+                )
+            return found
 
-    def _settled(self, walking: Walking, known: list[dict[str, Row]]) -> tuple[dict[str, Row], list[str]]:
-        """Return the rows of the workspace with their digests, and the paths that changed at every attempt."""
-        digests = None if walking.fresh else self._digests
-        before: dict[str, Row] = {}
-        torn: list[str] = []
+    def _read(
+        self, mark: int, walking: Walking, found: dict[str, Any] | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read the files without a digest and write the stage. Returns the base and the stage."""
+
+        def passed() -> bool:
+            return self._folder.noted(mark, "passed")
+
+        base = self._folder.base()
+        if found is None:
+            return base, _stage(mark, {}, [])
         for number in range(_ROUNDS):
-            present = walk_rows(self._root, walking.exclude, walking.limit, [*known, before], digests)
-            if number and not torn and same_stats(present, before):
-                return before, []
-            torn = hash_rows(self._root, present)
-            if not walking.fresh and not torn:
-                return present, []
-            before = present
-        return before, torn or ["."]
+            digests = RowDigests(self._root, self._folder.copies, base["rows"], passed)
+            torn, removed = digests.set(found["set"])
+            found["gone"] += removed
+            if not walking.fresh or self._stands_still(base["rows"], found, walking) or passed():
+                break
+            torn.append(".")
+            if number < _ROUNDS - 1:
+                found = self._begin(mark, walking, again=True) or _stage(mark, {}, [])
+        return self._record(found, torn)
+
+    def _stands_still(self, base: dict[str, Row], found: dict[str, Any], walking: Walking) -> bool:
+        present = walk_rows(self._root, walking.exclude, walking.limit, [], None)
+        return same_stats(present, applied(base, found["set"], found["gone"]))
+
+    def _record(self, found: dict[str, Any], torn: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Write the stage with its digests. Returns the stage and the base, which may be a newer one."""
+        with self._folder.locked("lock"):
+            tree, held, mark = self._folder.base(), self._folder.held(), found["mark"]
+            before = _find(held, mark)
+            whole = tree["rows"] if before is None else applied(tree["rows"], before["set"], before["gone"])
+            changed, gone = difference(tree["rows"], applied(whole, found["set"], found["gone"]))
+            torn = sorted({*torn, *(() if before is None else before["torn"])})
+            found = {**_stage(mark, changed, gone), "late": found["late"], "torn": torn}
+            rest = [one for one in held if one["mark"] != mark]
+            if not (tree["mark"] is None or gone or torn or found["late"] or visible(changed, tree["rows"])):
+                if changed:  # only what no snapshot shows, such as the time of a change
+                    tree["rows"].update(changed)
+                    self._folder.write_base(tree["mark"], tree["rows"])
+                self._folder.note(mark, "clean")
+                self._folder.write_held(rest)
+                return tree, _stage(mark, {}, [])
+            self._folder.write_held([*rest, found])
+            return tree, found
 
     def _hold(self, mark: int, walking: Walking, deadline: float) -> None:
         tree, held = self._folder.base(), self._folder.held()
@@ -211,38 +242,19 @@ class Stages:
                 return
             found = _stage(mark, changed, gone)
             held.append(found)
-        directories = HeldDirectories(self._root)
+        directories, guard = HeldDirectories(self._root), Guard()
         try:
             for path, row in found["set"].items():
                 if row[KIND] == "file" and row[REF] is None and row[PROBLEM] is None:
+                    if _is_stored(row, tree["rows"].get(path)):
+                        continue
                     with contextlib.suppress(OSError, Refusal):
-                        if not self._folder.copies.take(*directories.parent(path), row, deadline):
+                        if not self._folder.copies.take(*directories.parent(path), row, deadline, guard):
                             found["torn"].append(path)
         finally:
             directories.finish()
         self._folder.write_held(held)
-
-    def _finish(self, stage: dict[str, Any], base: dict[str, Row]) -> None:
-        """Compute the digests of a held stage, from the kept copies where there are any."""
-        directories, rows = HeldDirectories(self._root), stage["set"]
-        try:
-            for path, row in rows.items():
-                if row[KIND] != "file" or row[PROBLEM] is not None or row[DIGEST] is not None:
-                    continue
-                first = rows.get(row[REF]) or base.get(row[REF])
-                if first is not None and first[DIGEST] is not None:
-                    row[DIGEST], row[SIZE] = first[DIGEST], first[SIZE]
-                    continue
-                try:
-                    with self._open(directories, path, row) as file:
-                        if not self._folder.copies.matches(row, stat_key(os.fstat(file.fileno()))):
-                            stage["torn"].append(path)
-                        row[DIGEST], row[SIZE] = digest_file(file)
-                except (OSError, Refusal) as error:
-                    row[PROBLEM] = f"it was changed before it was saved: {reason(error)}"
-                    stage["torn"].append(path)
-        finally:
-            directories.finish()
+        guard.start()
 
 
 class Walking:
@@ -288,6 +300,11 @@ class _Block:
 
 def _stage(mark: int, changed: dict[str, Row], gone: Iterable[str]) -> dict[str, Any]:
     return {"mark": mark, "late": False, "torn": [], "set": changed, "gone": list(gone)}
+
+
+def _is_stored(row: Row, base: Row | None) -> bool:
+    """Whether the newest stored snapshot has this content, by a stat that tells every change."""
+    return base is not None and base[SETTLED] and base[DIGEST] is not None and base[:STAT] == row[:STAT]
 
 
 def _find(held: list[dict[str, Any]], mark: int) -> dict[str, Any] | None:

@@ -11,9 +11,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from .confined_paths import READ, Root
-from .held_directories import HeldDirectories, reason
+from .held_directories import HOME, HeldDirectories, reason
 from .wire import CHUNK, Refusal
 
+#: Names in the home that are not listed below HOME: the workspace, which is listed itself, and the agent's own files.
+_NOT_OF_THE_HOME = ("workspace", ".nightshift")
+#: The stat of HOME. The driver sets the home's own mode and times, so snapshots do not keep them.
+_HOME_STAT = os.stat_result([stat.S_IFDIR | 0o755, *[0] * 9])
 #: Snapshots contain no directories deeper than this.
 MAX_DEPTH = 200
 _SPECIAL = {
@@ -53,6 +57,7 @@ def _rule(pattern: str) -> tuple[bool, bool, bool, Callable[[str], Any]]:
 class Walk:
     """Iterates over all entries of the workspace as (path, handle of the parent, name, stat), parents first.
 
+    The first entry is the workspace itself, with the path `.`. The files of the home come last, below HOME.
     `problems` collects the path and the reason of what could not be walked.
     """
 
@@ -65,12 +70,13 @@ class Walk:
     def __iter__(self) -> Iterator[tuple[str, int, str, os.stat_result]]:
         directories = HeldDirectories(self._root)
         try:
+            yield ".", directories.enter(""), ".", directories.root_stat
             yield from self._entries(directories)
         finally:
             directories.finish()
 
     def _entries(self, directories: HeldDirectories) -> Iterator[tuple[str, int, str, os.stat_result]]:
-        todo, count = [""], 0
+        todo, count = [""] if self._root.home is None else [HOME, ""], 0
         while todo:
             folder = todo.pop()
             prefix, below = folder + "/" if folder else "", []
@@ -78,6 +84,10 @@ class Walk:
                 handle = directories.enter(folder)
                 with os.scandir(handle) as names:
                     found = sorted(names, key=_name)
+                if folder == HOME and self._root.home is not None:
+                    found = [entry for entry in found if entry.name not in _NOT_OF_THE_HOME]
+                    if found:
+                        yield HOME, handle, ".", _HOME_STAT
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -85,6 +95,9 @@ class Walk:
                 continue
             for entry in found:
                 path, directory = prefix + entry.name, entry.is_dir(follow_symlinks=False)
+                if path == HOME and self._root.home is not None:
+                    self.problems.append((path, "its name is reserved for the files of the home"))
+                    continue
                 if (directory or self._exclude.files) and self._exclude(path, entry.name, directory):
                     continue
                 count += 1

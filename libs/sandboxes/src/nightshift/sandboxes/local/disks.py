@@ -44,7 +44,7 @@ class DiskLimits:
 
     @property
     def inodes(self) -> int:
-        """`files`, or fewer when a disk of this size cannot hold so many."""
+        """The number of inodes of the disk: `files`, or fewer when a disk of this size cannot have so many."""
         return min(self.files, self.total_bytes // _BLOCK)
 
 

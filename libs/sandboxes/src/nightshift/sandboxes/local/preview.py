@@ -28,7 +28,7 @@ _SERVER = Path(__file__).with_name("preview_server.py")
 
 
 async def open_preview(directory: SandboxDirectory, host: str, port: int) -> str:
-    """Return the address of the port, which stays the same while the sandbox lives and one network asks for it.
+    """Return the address of the port. It stays the same while the sandbox lives and is asked for from the same network.
 
     Raises PortRefused when nothing inside listens on the port, or when too many ports are open.
     """

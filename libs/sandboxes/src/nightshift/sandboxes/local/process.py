@@ -57,7 +57,7 @@ class HostProcess:
             return False
 
     def shares_network(self) -> bool:
-        """Whether the process is in the network namespace of this one. False when it has ended."""
+        """Return whether the process is in the network namespace of this process. False when it has ended."""
         try:
             return os.stat(f"/proc/{self.pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino
         except OSError:

@@ -208,7 +208,7 @@ class _Capture:
         Returns the tree in the manifest, and the bytes sent.
         """
         if known is not None and self.changed is None and self._same(known):
-            return replace(known, mark=self.at_version), 0
+            return await off_loop(replace, known, mark=self.at_version), 0
         changed = self.changed
         entries = self._entries(self.tree if changed is None else changed)
         gone = [path for path in sorted(changed or ()) if path not in self.tree]
@@ -216,17 +216,7 @@ class _Capture:
         manifest = Manifest(self.build_id, self.at_version, tuple(entries), blobs, pieces, self.skipped)
         whole = None if changed is None or known is None else known.whole
         key, sent = await self.store.put_manifest(manifest, reason=self.reason, base=whole, gone=gone)
-        tree = KnownTree(
-            self.sandbox.id,
-            self.at_version,
-            key,
-            await off_loop(self._digest),
-            self.tree,
-            self.skipped,
-            whole or key,
-            frozenset(changed or ()),
-        )
-        return tree, sent
+        return await off_loop(self._known, key, whole or key), sent
 
     def _same(self, known: KnownTree) -> bool:
         return (
@@ -235,8 +225,11 @@ class _Capture:
             and not self.store.is_doomed(known.key)
         )
 
-    def _digest(self) -> str:
-        return tree_digest(self._entries(self.tree))
+    def _known(self, key: str, whole: str) -> KnownTree:
+        digest, changed = tree_digest(self._entries(self.tree)), frozenset(self.changed or ())
+        return KnownTree(
+            self.sandbox.id, self.at_version, key, digest, self.tree, self.skipped, whole, changed
+        )
 
 
 def _applied(known: Mapping[str, Entry], changed: Iterable[Entry], gone: Iterable[str]) -> dict[str, Entry]:

@@ -11,6 +11,8 @@ from typing import Any
 from nightshift.sandboxes.errors import HostileTree
 from nightshift.sandboxes.port import Entry
 
+#: The path of the workspace's own entry. Older manifests have none.
+ROOT = "."
 #: How many entries are hashed at once: few enough that other threads are not held up.
 _ROWS = 500
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -172,7 +174,7 @@ def check(entries: Sequence[Entry], limits: TreeLimits) -> None:
         if entry.path in kinds:
             raise HostileTree(f"{entry.path!r} occurs twice")
         kinds[entry.path] = entry.kind
-        if entry.kind == "other":
+        if entry.kind == "other" or (entry.path == ROOT and entry.kind != "directory"):
             raise HostileTree(f"{entry.path!r} is not a file, directory or symlink")
         if entry.mode & ~0o777:
             raise HostileTree(f"{entry.path!r}: mode {entry.mode:o}")
@@ -205,6 +207,9 @@ def _bytes(path: str) -> bytes:
 
 
 def _check_path(path: str, limits: TreeLimits) -> None:
+    """Raises HostileTree unless the path is ROOT, or leads to something below the workspace."""
+    if path == ROOT:
+        return
     if not path or path.startswith("/") or "\0" in path:
         raise HostileTree(f"{path[:200]!r} is not a relative path")
     parts = path.split("/")

@@ -18,7 +18,7 @@ else:
 _LEVEL = 3
 #: The size at which a pack is complete: large enough that there are few objects, small enough to send again after an
 #: error.
-PACK_BYTES = 16 * 1024**2
+PACK_BYTES = 8 * 1024**2
 #: Blobs of a pack with a smaller gap than this between them are fetched in one range.
 _GAP_BYTES = 256 * 1024
 #: The most bytes of the blobs that are fetched in one range: compressed and uncompressed.

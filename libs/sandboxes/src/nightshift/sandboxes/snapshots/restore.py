@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import structlog
 
 from nightshift.contracts.events.snapshot import PathProblem
+from nightshift.sandboxes.agent.held_directories import HOME
 from nightshift.sandboxes.agent.walk import Exclude
 from nightshift.sandboxes.errors import FileRefused
 from nightshift.sandboxes.port import CallSpec, Entry, ExportedFile, Sandbox
 from nightshift.sandboxes.snapshots.compare import HealPlan, compare, difference, must_go
-from nightshift.sandboxes.snapshots.manifest import Manifest, storable, tree_digest
+from nightshift.sandboxes.snapshots.manifest import ROOT, Manifest, storable, tree_digest
 from nightshift.sandboxes.snapshots.off_loop import off_loop
 from nightshift.sandboxes.snapshots.rules import RULES_FILE, read_rules
 from nightshift.sandboxes.snapshots.store import SnapshotStore
@@ -87,8 +88,13 @@ async def _plan(
 
 
 def _counted(present: Sequence[Entry], wanted: Sequence[Entry], patterns: Sequence[str]) -> tuple[Entry, ...]:
-    """Return the entries that are in the snapshot or could have been in it."""
+    """Return the entries that are in the snapshot or could have been in it.
+
+    Older snapshots have no entry of the workspace itself and none of the home, so a restore leaves these alone.
+    """
     exclude, paths = Exclude(list(patterns)), {entry.path for entry in wanted}
+    unsaid = {ROOT, HOME} - paths
+    present = [entry for entry in present if entry.path.partition("/")[0] not in unsaid]
     counted, left_out = list[Entry](), set[str]()
     for entry in present:
         above, _, name = entry.path.rpartition("/")
@@ -114,42 +120,68 @@ async def _apply(
     Without `links`, a hard link whose first file is missing is written as a file of its own.
     """
     refused: dict[str, str] = {}
-    for path in must_go(plan, present):
+    for path in await off_loop(must_go, plan, present):
         try:
             await sandbox.remove(path)
         except FileRefused as error:
             refused[path] = str(error)
-    if not plan.wanted:
+    if not (plan.missing or plan.different or plan.touched):
         return 0, refused
     done = await sandbox.import_files(contents(store, manifest, plan, links=links))
     return done.count, {**refused, **done.refused}
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """The entries that `contents` yields, in its order."""
+
+    directories: Sequence[Entry]
+    written: Sequence[Entry]
+    large: Sequence[Entry]
+    touched: Sequence[Entry]
+    referring: Sequence[Entry]
+
+
+def _order(manifest: Manifest, plan: HealPlan, links: bool) -> _Order:
+    wanted = plan.wanted
+    touched = {entry.path for entry in plan.touched if entry.link is None or not links}
+    files = [
+        entry if entry.link is None else replace(entry, link=None)
+        for entry in wanted
+        if entry.kind == "file" and not (links and entry.link)
+    ]
+    written = [entry for entry in files if entry.path not in touched]
+    return _Order(
+        [entry for entry in wanted if entry.kind == "directory"],
+        [entry for entry in written if entry.digest not in manifest.pieces],
+        [entry for entry in written if entry.digest in manifest.pieces],
+        [entry for entry in files if entry.path in touched],
+        [
+            *(entry for entry in wanted if links and entry.link is not None),
+            *(entry for entry in wanted if entry.kind == "symlink"),
+        ],
+    )
 
 
 async def contents(
     store: SnapshotStore, manifest: Manifest, plan: HealPlan, *, links: bool = True
 ) -> AsyncIterator[ExportedFile]:
     """Yield the entries that the plan wants: directories first, then files, then the entries that refer to files."""
-    touched = {entry.path for entry in plan.touched if entry.link is None or not links}
-    linked = [entry for entry in plan.wanted if links and entry.link is not None]
-    files = [entry for entry in plan.wanted if entry.kind == "file" and not (links and entry.link)]
-    written = [replace(entry, link=None) for entry in files if entry.path not in touched]
-    for entry in plan.wanted:
-        if entry.kind == "directory":
-            yield ExportedFile(entry)
-    async for entry, content in store.read(manifest, [e for e in written if e.digest not in manifest.pieces]):
+    order = await off_loop(_order, manifest, plan, links)
+    for entry in order.directories:
+        yield ExportedFile(entry)
+    async for entry, content in store.read(manifest, order.written):
         if content is None:
             _log.warning("snapshot.blob_missing", build_id=manifest.build_id, digest=entry.digest)
         else:
             yield ExportedFile(entry, content)
-    for entry in written:
-        if entry.digest in manifest.pieces:
-            async for piece in store.read_large(manifest, entry):
-                yield ExportedFile(entry, piece, more=True)
-            yield ExportedFile(entry)
-    for entry in files:
-        if entry.path in touched:
-            yield ExportedFile(replace(entry, link=None), keep=True)
-    for entry in (*linked, *(entry for entry in plan.wanted if entry.kind == "symlink")):
+    for entry in order.large:
+        async for piece in store.read_large(manifest, entry):
+            yield ExportedFile(entry, piece, more=True)
+        yield ExportedFile(entry)
+    for entry in order.touched:
+        yield ExportedFile(entry, keep=True)
+    for entry in order.referring:
         yield ExportedFile(entry)
 
 

@@ -1,6 +1,7 @@
-"""Gauges of the whole installation, read from the database by the budget service, which is never scaled to zero.
+"""Gauges of the whole installation.
 
-Every replica exports the same values: take the maximum over replicas, never the sum.
+The budget service reads them from the database, because it is never scaled to zero. Every replica exports the same
+values. So take the maximum over the replicas, never the sum.
 """
 
 import asyncio
@@ -40,7 +41,7 @@ class SystemGauges:
         self._every_s = every_s
 
     async def run(self) -> None:
-        """Read until cancelled. While the database is unavailable the gauges keep their values."""
+        """Update the gauges until cancelled. While the database is unavailable, they keep their values."""
         while True:
             try:
                 await self.read()
@@ -49,7 +50,7 @@ class SystemGauges:
             await asyncio.sleep(self._every_s)
 
     async def read(self) -> None:
-        """Read once. Raises what the database raises."""
+        """Update the gauges once. Raises what the database raises."""
         pending = await self._database.fetch("SELECT kind, items, oldest_s FROM nightshift.pending_counts()")
         builds = await self._database.fetch("SELECT phase, state, builds FROM nightshift.build_counts()")
         reserved = await self._database.fetch(_RESERVED_QUERY)

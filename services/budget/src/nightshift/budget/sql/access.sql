@@ -6,5 +6,6 @@ GRANT EXECUTE ON FUNCTION
     nightshift.pending_by_key, nightshift.pending_due, nightshift.pending_due_after,
     nightshift.pending_counts, nightshift.build_counts,
     nightshift.applied_migrations,
+    nightshift.note_replica, nightshift.forget_replica, nightshift.live_replicas,
     nightshift.acquire_lease, nightshift.renew_lease, nightshift.release_lease, nightshift.release_leases
 TO nightshift_budget;

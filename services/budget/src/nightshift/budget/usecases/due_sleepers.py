@@ -1,7 +1,8 @@
-"""Finds the sleepers whose moment has come: their time plus the part of the jitter that their id draws.
+"""Finds the sleepers whose moment has come.
 
-All sleepers of one midnight are due at once, and the jitter spreads their moments. Those that are due are kept in
-memory, in the order of their moments. Otherwise the first page of the log would hide those whose moment has come.
+The moment is their due time, plus a delay that depends on the sleeper's id. All sleepers of one midnight are due at the
+same time, and the delay (jitter) spreads them. Due sleepers are kept in memory, sorted by moment. Otherwise sleepers
+whose moment has not come could fill the first page of the log and hide the others.
 """
 
 import hashlib
@@ -28,7 +29,7 @@ class _Due:
 
 @dataclass(eq=False, slots=True)
 class DueSleepers:
-    """The sleepers whose time has passed, as of the last look at the log."""
+    """The sleepers whose due time has passed, as of the last look at the log."""
 
     log: EventLog
     _: KW_ONLY
@@ -55,19 +56,22 @@ class DueSleepers:
         return taken
 
     def put_back(self, key: str, moment: datetime) -> None:
-        """Return this sleeper again at `moment`."""
+        """Return this sleeper again, but not before `moment`."""
         if (due := self._known.get(key)) is not None:
             self._schedule(due, moment)
 
     def moment_of(self, item: PendingItem) -> datetime | None:
-        """Return when to wake this sleeper. Returns None for one that waits for money or a person only."""
+        """Return when to wake this sleeper, or None when it waits only for money or a person."""
         if item.due_at is None:
             return None
         draw = int.from_bytes(hashlib.blake2s(item.key.encode(), digest_size=4).digest()) / 2**32
         return item.due_at + timedelta(seconds=self.jitter_s * draw)
 
     async def _look(self, now: datetime) -> None:
-        """Read the first page, where new rows usually are. When it is full, read on where the last look stopped."""
+        """Read the first page of due sleepers, where new ones usually are.
+
+        When it is full, continue where the last look stopped.
+        """
         first = await self.log.pending(PendingKind.SLEEPER, due_before=now, limit=_PAGE)
         self._note(first, now)
         if len(first) < _PAGE:

@@ -1,4 +1,4 @@
-"""Runs a bounded number of works at once."""
+"""Runs coroutines at the same time, but only a limited number of them."""
 
 import asyncio
 from collections.abc import Coroutine, Sequence
@@ -8,9 +8,9 @@ T = TypeVar("T")
 
 
 async def side_by_side(works: Sequence[Coroutine[Any, Any, T]], *, most: int) -> list[T]:
-    """Run the works, at most `most` at once, and return their results in order.
+    """Run the coroutines, at most `most` at the same time. Returns their results in order.
 
-    When works fail, the others are finished first. Then the first error is raised.
+    When some fail, the others still run to their end. Then the first error is raised.
     """
     places = asyncio.Semaphore(most)
 

@@ -78,9 +78,9 @@ class WakeScheduler:
         self._sleepers = DueSleepers(self.log, jitter_s=self.wake_jitter_s)
 
     async def run(self) -> None:
-        """Search for due work until cancelled. Logs a warning when the database does not answer, and tries again.
+        """Search for due work until cancelled. When the database does not answer, log a warning and try again.
 
-        The searches run side by side, because one that reads every sleeper must not delay a wake.
+        The searches run at the same time, because a search through all sleepers must not delay a wake.
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._repeat(self._tick, TICK))
@@ -88,7 +88,7 @@ class WakeScheduler:
             group.create_task(self._sweep_forever())
 
     async def _repeat(self, search: Callable[[], Awaitable[bool]], every_s: float) -> None:
-        """Search now and every `every_s` seconds, and again at once while a search returns that more is due."""
+        """Search now and then every `every_s` seconds. Search again at once when a search returns that more is due."""
         while True:
             more = False
             try:
@@ -120,9 +120,9 @@ class WakeScheduler:
                     await changed.wait()
 
     async def tick(self, now: datetime) -> bool:
-        """Wake the sleepers that are due, the longest due first, and settle expired reservations.
+        """Wake the due sleepers, the longest due first, and settle expired reservations.
 
-        Returns whether more sleepers may be due.
+        Returns whether more may be due.
         """
         due = await self._sleepers.take(now, BATCH)
         unpaid = await self.wakes.wake_due(due, now)

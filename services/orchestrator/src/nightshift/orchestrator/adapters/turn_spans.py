@@ -1,7 +1,7 @@
-"""Makes the spans of turns and model calls from the events that this process committed.
+"""Makes the spans of turns and model calls from the events that this process has committed.
 
-A turn's trace is derived from the build and the number of the turn, so another replica that takes the build over in the
-middle of a turn continues the trace. A span is exported only after its events are in the log.
+The trace of a turn is computed from the build and the number of the turn. So another replica that takes over the build
+in the middle of a turn continues the same trace. A span is exported only after its events are in the log.
 """
 
 from collections import OrderedDict
@@ -39,7 +39,7 @@ _AGENT = "nightshift"
 
 
 def traced(log: EventLog) -> EventLog:
-    """Return a log that makes the spans of turns. Returns `log` itself when tracing is off."""
+    """Return a log that also makes the spans of turns, or `log` itself when tracing is off."""
     exporter = tracing.exporter()
     return log if exporter is None else TurnSpanLog(log, exporter)
 
@@ -50,6 +50,7 @@ class _Turn:
 
     number: int = 1
     version: int = 0  # of the newest event that was followed
+    trace: str | None = None  # None: not exported
     began: float | None = None
     call: ModelCallStarted | None = None
     call_began: float = 0.0
@@ -59,7 +60,7 @@ class _Turn:
 
 
 class TurnSpanLog:
-    """Implements EventLog over another one. Gives each event of a build the trace of its turn."""
+    """An EventLog that passes everything to another one, and gives each event of a build the trace of its turn."""
 
     def __init__(self, log: EventLog, exporter: Exporter) -> None:
         self._log = log
@@ -123,25 +124,30 @@ class TurnSpanLog:
     async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:
         return await self._log.stale_pending(grace_s=grace_s, limit=limit)
 
-    def _with_traces(self, stream_id: str, events: Sequence[NewEvent]) -> list[NewEvent]:
-        """Give each event the trace of its turn. An event about a request keeps the trace of the request."""
-        number = self._turn(stream_id).number
+    def _with_traces(self, stream_id: str, events: Sequence[NewEvent]) -> Sequence[NewEvent]:
+        """Give each event of an exported turn the trace of the turn. One about a request keeps that of the request."""
+        turn = self._turn(stream_id)
+        number, trace = turn.number, turn.trace
         traced = []
         for event in events:
-            number = getattr(event.data, "turn", number)
-            of_turn = isinstance(event.data, _OF_A_TURN) or CURRENT.get() is None
-            trace = _trace(stream_id, number) if of_turn else None
-            traced.append(event if event.traceparent or trace is None else replace(event, traceparent=trace))
+            of = getattr(event.data, "turn", number)
+            if of != number:
+                number, trace = of, _trace(stream_id, of)
+            if trace is not None and event.traceparent is None:
+                of_turn = isinstance(event.data, _OF_A_TURN) or CURRENT.get() is None
+                traced.append(replace(event, traceparent=trace) if of_turn else event)
+            else:
+                traced.append(event)
             if isinstance(event.data, CheckpointSaved):
-                number = event.data.turn + 1
+                number, trace = number + 1, _trace(stream_id, number + 1)
         return traced
 
     def _note(
         self, stream_id: str, version: int, data: Event, at: float, trace: str | None, *, ours: bool
     ) -> None:
-        """Follow the turn of a build, and export what ends with this event when this process appended it.
+        """Follow the turn of a build. When this process appended the event, export the spans that end with it.
 
-        The events of a stream may be read again; each is followed once.
+        The same event may be read several times, but it is followed only once.
         """
         turn = self._turn(stream_id)
         if version <= turn.version:
@@ -151,11 +157,13 @@ class TurnSpanLog:
             case BuildAccepted():
                 turn.origin = trace if tracing.valid(trace) else None
             case ModelCallStarted():
-                turn.number, turn.call, turn.call_began = data.turn, data, at
+                if turn.number != data.turn:
+                    turn.number, turn.trace = data.turn, _trace(stream_id, data.turn)
+                turn.call, turn.call_began = data, at
                 turn.began = at if turn.began is None else turn.began
                 turn.calls += 1
                 if ours:  # the run of the build goes on in this trace
-                    CURRENT.set(_trace(stream_id, data.turn))
+                    CURRENT.set(turn.trace)
             case ModelCallResponded() | ModelCallFailed():
                 if ours and turn.call is not None:
                     self._export_call(stream_id, turn, data, at)
@@ -165,8 +173,10 @@ class TurnSpanLog:
             case CheckpointSaved():
                 if ours:
                     self._export_turn(stream_id, turn, at)
-                    CURRENT.set(_trace(stream_id, data.turn + 1))
-                self._turns[stream_id] = _Turn(data.turn + 1, version, origin=turn.origin)
+                following = _trace(stream_id, data.turn + 1)
+                if ours:
+                    CURRENT.set(following)
+                self._turns[stream_id] = _Turn(data.turn + 1, version, following, origin=turn.origin)
             case _ if data.terminal:
                 if ours and turn.began is not None:
                     self._export_turn(stream_id, turn, at, ended=data.type)
@@ -178,8 +188,8 @@ class TurnSpanLog:
         self, stream_id: str, turn: _Turn, ended: ModelCallResponded | ModelCallFailed, at: float
     ) -> None:
         started = turn.call
-        trace = _trace(stream_id, turn.number)
-        if started is None or not tracing.sampled(trace):
+        trace = turn.trace
+        if started is None or trace is None:
             return
         usage = ended.usage
         cached = usage.cache_read_input_tokens
@@ -214,8 +224,8 @@ class TurnSpanLog:
         span.end(at)
 
     def _export_turn(self, stream_id: str, turn: _Turn, at: float, *, ended: str | None = None) -> None:
-        trace = _trace(stream_id, turn.number)
-        if not tracing.sampled(trace):
+        trace = turn.trace
+        if trace is None:
             return
         before = _trace(stream_id, turn.number - 1) if turn.number > 1 else None
         attributes: Attributes = {
@@ -241,7 +251,7 @@ class TurnSpanLog:
     def _turn(self, stream_id: str) -> _Turn:
         turn = self._turns.get(stream_id)
         if turn is None:
-            turn = self._turns[stream_id] = _Turn()
+            turn = self._turns[stream_id] = _Turn(trace=_trace(stream_id, 1))
             if len(self._turns) > _BUILDS:
                 self._turns.popitem(last=False)
         return turn

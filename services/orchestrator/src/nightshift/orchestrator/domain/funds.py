@@ -83,7 +83,7 @@ def settled(funds: Funds, data: BudgetSettled) -> Funds:
 
 
 def taken(funds: Funds, lease_id: UUID, reserve: int) -> Funds:
-    """Take the worst case of a call that starts from the call's grant."""
+    """Reserve the worst case of a call that starts, in the grant of the call."""
     return replace(funds, grants=_change(funds, lease_id, -reserve))
 
 

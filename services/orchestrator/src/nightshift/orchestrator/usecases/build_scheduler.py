@@ -20,11 +20,14 @@ from nightshift.orchestrator.ports import RefusedKey, UnownedBuilds
 from nightshift.orchestrator.usecases.provider_access import ProviderAccess
 from nightshift.orchestrator.usecases.runner import Runner
 from nightshift.servicekit.metrics import LEASES_LOST
+from nightshift.servicekit.replicas import Work
 
 _log = structlog.get_logger(__name__)
 
 #: Seconds after which this replica retries a failed run.
 _BACKOFF = Backoff(1.0, 300.0)
+#: Seconds in which a build that was released belongs to the other replicas.
+_LEFT_TO_OTHERS_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +80,10 @@ class BuildScheduler:
         self._active: dict[str, _Active] = {}
         self._starting: set[str] = set()
         self._failed: dict[str, _Failed] = {}
+        self._released: dict[
+            str, float
+        ] = {}  # builds left to other replicas → until when, in the loop's time
+        self._drained = False
         self._look = asyncio.Event()
         self._closing = False
 
@@ -105,6 +112,28 @@ class BuildScheduler:
             return True
         finally:
             self._starting.discard(build_id)
+
+    @property
+    def work(self) -> Work:
+        """The number of builds that run here, and how many more this replica would run."""
+        return Work(self.active, 0 if self._drained else max(self._settings.capacity - self.active, 0))
+
+    def drain(self, drained: bool) -> None:
+        """While `drained`, start no build. Those that run are released when their model call in flight has ended."""
+        self._drained = drained
+        if drained:
+            for active in self._active.values():
+                active.runner.drain()
+        self._look.set()
+
+    def release_some(self, number: int) -> int:
+        """Release so many builds, and leave them to other replicas for ten seconds. Returns how many it began."""
+        until = asyncio.get_running_loop().time() + _LEFT_TO_OTHERS_S
+        chosen = [one for one in self._active.values() if one.runner.build_id not in self._released][:number]
+        for active in chosen:
+            self._released[active.runner.build_id] = until
+            active.runner.drain()
+        return len(chosen)
 
     def look(self) -> None:
         """Look soon for builds to run, because one was accepted."""
@@ -191,7 +220,7 @@ class BuildScheduler:
         return failed
 
     def _has_room(self) -> bool:
-        return len(self._active) + len(self._starting) < self._settings.capacity
+        return not self._drained and len(self._active) + len(self._starting) < self._settings.capacity
 
     async def _renew_forever(self) -> None:
         while True:
@@ -253,9 +282,10 @@ class BuildScheduler:
         await self._provider.refresh()
         now = asyncio.get_running_loop().time()
         room = self._settings.capacity - len(self._active) - len(self._starting)
-        limit = room + len(self._failed)
+        self._released = {build: until for build, until in self._released.items() if until > now}
+        limit = room + len(self._failed) + len(self._released)
         for build_id in await self._unowned.unowned(limit=limit, per_account=self._settings.per_account):
-            if self._failed.get(build_id, _Failed()).retry_at <= now:
+            if self._failed.get(build_id, _Failed()).retry_at <= now and build_id not in self._released:
                 await self.start(build_id)
         waiting = await self._waiting_for_provider(max(room, 0))
         for refused in self._provider.refusals:

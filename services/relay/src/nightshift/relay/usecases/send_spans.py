@@ -1,4 +1,4 @@
-"""The spans of published events: one for each event of an exported trace, from its send to its acknowledgement."""
+"""The spans of published events. Each event of an exported trace has one, from its send to its acknowledgement."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,9 +12,9 @@ from nightshift.servicekit.tracing import OpenSpan
 
 @contextmanager
 def send_spans(records: Mapping[TopicPartition, Iterable[Record]]) -> Iterator[None]:
-    """Run the block, which sends these records, in their spans. Does nothing when tracing is off.
+    """Run the block, which sends these records, within a span for each record. Does nothing when tracing is off.
 
-    The header `traceparent` of each record becomes that of its span; `ce_traceparent` stays that of the event.
+    The header `traceparent` of a record becomes that of its span. Its header `ce_traceparent` stays that of the event.
     """
     exporter = tracing.exporter()
     if exporter is None:

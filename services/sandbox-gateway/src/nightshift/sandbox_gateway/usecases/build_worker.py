@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -23,8 +24,8 @@ _log = structlog.get_logger(__name__)
 class BuildWorker:
     """Does the pending work of builds. Each build has a lease of `lease_s` seconds, which the worker renews.
 
-    When this gateway dies, another one takes over its builds after that time. Once `stopping` is set, the worker begins
-    no further group of calls, and another gateway continues.
+    When this gateway dies, another one takes over its builds after that time. While `takes_no_more` returns True,
+    the worker begins no further group of calls, and another gateway continues.
     """
 
     states: FoldCache[SandboxState]
@@ -34,7 +35,7 @@ class BuildWorker:
     calls: CallRunner
     stalls: StallReporter
     lease_s: float = 6.0
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    takes_no_more: Callable[[], bool] = lambda: False
     _cancelled: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def work(self, build_id: str) -> float | None:
@@ -100,7 +101,7 @@ class BuildWorker:
             await self.stop_if_ended(build_id)  # the message about the end may have gone to another replica
 
     async def _do_all(self, build_id: str) -> None:
-        while not self.stopping.is_set():
+        while not self.takes_no_more():
             try:
                 if not await self._step(await self.states.read(build_id)):
                     return

@@ -1,4 +1,4 @@
-"""The span of a tool call: a child of the turn that requested the call. Input and output stay out of it."""
+"""The span of a tool call. Its parent is the turn that requested the call. Input and output are not recorded in it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ _OUR_TOOLS = frozenset((*TOOLS, "report_verdicts", "prepare_workspace"))
 
 
 def tool_name(call: PendingCall) -> str:
-    """Return the tool of a call, for metrics and spans. A tool that does not exist is `unknown`: a model names it."""
+    """Return the tool of a call, for metrics and spans. Returns `unknown` for a name that the model has invented."""
     tool = call.asked.tool
     return tool if tool in _OUR_TOOLS else "unknown"
 
@@ -33,6 +33,6 @@ def call_span(state: SandboxState, call: PendingCall) -> Iterator[OpenSpan]:
 
 
 def note_outcome(span: OpenSpan, outcome: CallOutcome) -> None:
-    """Mark the span of a call that failed with the kind of its error."""
+    """When the call has failed, mark its span with the kind of the error."""
     if outcome.error_kind is not None:
         span.fail(outcome.error_kind)

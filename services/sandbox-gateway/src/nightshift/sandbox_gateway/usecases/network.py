@@ -57,9 +57,10 @@ class NetworkPolicy:
         return NetworkRules(reachable(self.hosts | set(state.egress_hosts) | source), secrets)
 
     def refusal(self, state: SandboxState) -> str | None:
-        """Return why a build can have its secrets in no sandbox of this gateway. Returns None when it can.
+        """Return why this gateway can give the build's secrets to no sandbox, or None when it can.
 
-        At E2B requests leave the sandbox without passing our proxy, so a value would have to enter the sandbox.
+        At E2B, requests leave the sandbox without passing our proxy. So the value of a secret would have to enter the
+        sandbox.
         """
         if not state.secrets or (self.driver == "local" and self.hosts is not None):
             return None
@@ -118,9 +119,9 @@ class NetworkPolicy:
         return tuple(_use(one) for one in taken)
 
     def note(self, state: SandboxState, used: Sequence[NetworkUse], output: str = "") -> str:
-        """Return the sentences that tell the agent why the network refused something. Empty when it refused nothing.
+        """Return sentences that tell the agent why the network refused something, or "" when it refused nothing.
 
-        `output` is that of the command. A program that ignores the proxy can look up no name, and says only that.
+        `output` is the command's output. A program that ignores the proxy only says that it cannot look up a name.
         """
         refused = [one for one in used if one.refused]
         rules = self.rules(state)

@@ -153,7 +153,10 @@ class SandboxLifecycle:
             raise StateOutdated from None
 
     def lost(self, state: SandboxState, error: SandboxGone) -> NewEvent:
-        """Return sandbox.lost for the state's sandbox. Raises StateOutdated when the state has no sandbox."""
+        """Return the event `sandbox.lost` for the state's sandbox.
+
+        Raises StateOutdated when the state has no sandbox.
+        """
         if state.sandbox is None:
             raise StateOutdated
         fact = SandboxLost(sandbox_id=state.sandbox.sandbox_id, detail=str(error))

@@ -1,0 +1,163 @@
+"""Copies large files in the background, while a lease of each makes the kernel hold up whoever opens it for writing.
+
+A hold returns as soon as it has the leases (see fcntl(2)), so the agent does not wait for large copies. Only a program
+that writes into a file that is not copied yet waits, and for this one file: the guard then copies that file first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import BinaryIO
+
+from .command_supervisor import close_others
+
+_FICLONE = 0x40049409
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+#: The most files that one guard holds open, two descriptors each.
+_FILES = 200
+#: Bytes that are copied before the guard looks again who waits.
+_STEP = 4 * 1024 * 1024
+#: Seconds that a program may wait to write into a file. Then the file is given up, and its snapshot says so.
+_LONGEST_WAIT_S = 5.0
+
+
+class Guard:
+    """The files of one hold that are copied in the background."""
+
+    def __init__(self) -> None:
+        self._files: list[_Guarded] = []
+
+    def add(self, file: BinaryIO, path: str, unchanged: Callable[[], bool]) -> bool:
+        """Take a lease of the open file, which will be copied to `path`.
+
+        Returns False when no lease can be had: a program has the file open for writing, or the file system has no
+        leases; and when the file is not `unchanged` once the lease is there.
+        """
+        if len(self._files) >= _FILES:
+            return False
+        signal.signal(
+            signal.SIGIO, signal.SIG_IGN
+        )  # sent when somebody opens the file; the guard asks instead
+        held = os.dup(file.fileno())
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            if unchanged():
+                copy = new_copy(path)
+                fcntl.flock(copy, fcntl.LOCK_EX)  # whoever reads the copy waits for this lock
+                self._files.append(_Guarded(held, copy, path))
+                return True
+        os.close(held)
+        return False
+
+    def start(self) -> None:
+        """Copy the files in a process of its own, which ends after the last one."""
+        if not self._files:
+            return
+        child = os.fork()
+        if child == 0:
+            try:
+                if os.fork() == 0:
+                    self._run()
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        for one in self._files:
+            one.close()
+
+    def _run(self) -> None:
+        os.setsid()
+        for number in range(3):  # the client waits until nobody has its pipes
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+        close_others(*(handle for one in self._files for handle in (one.file, one.copy)))
+        left = self._files
+        while left:
+            first = next((one for one in left if one.waited_for()), left[0])
+            if first.step():
+                first.close()
+                left.remove(first)
+
+
+class _Guarded:
+    """A file with a lease, and its copy in the making."""
+
+    def __init__(self, file: int, copy: int, path: str) -> None:
+        self.file = file
+        self.copy = copy
+        self._path = path
+        self._done = 0
+        self._waited_since: float | None = None
+
+    def waited_for(self) -> bool:
+        """Whether a program waits to open the file for writing."""
+        if self._waited_since is None and fcntl.fcntl(self.file, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
+            self._waited_since = time.monotonic()
+        return self._waited_since is not None
+
+    def step(self) -> bool:
+        """Copy a part. Returns whether the file is done: copied, or given up."""
+        try:
+            if self._done == 0 and clone(self.file, self.copy):
+                count = 0
+            else:
+                count = os.sendfile(self.copy, self.file, self._done, _STEP)
+            self._done += count
+            if count == 0:
+                os.rename(unfinished(self._path), self._path)
+                return True
+        except OSError:  # the disk is full
+            self._give_up()
+            return True
+        if self._waited_since is not None and time.monotonic() - self._waited_since > _LONGEST_WAIT_S:
+            self._give_up()
+            return True
+        return False
+
+    def _give_up(self) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(unfinished(self._path))
+
+    def close(self) -> None:
+        """Release the lease, unless another process has the file too."""
+        os.close(self.file)
+        os.close(self.copy)
+
+
+def unfinished(path: str) -> str:
+    """The name of a copy until it is whole."""
+    return f"{path}.new"
+
+
+def new_copy(path: str) -> int:
+    """Create the file of a copy, in place of one that was never finished. Returns its descriptor."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(unfinished(path))
+    return os.open(unfinished(path), _NEW, 0o600)
+
+
+def is_copied_now(path: str, *, wait: bool = False) -> bool:
+    """Whether a guard copies to this path. With `wait`, returns when it no longer does."""
+    try:
+        handle = os.open(unfinished(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def clone(file: int, copy: int) -> bool:
+    """Make the copy share the blocks of the file. Returns False where the file system cannot."""
+    try:
+        fcntl.ioctl(copy, _FICLONE, file)
+    except OSError:
+        return False
+    return True
