@@ -10,6 +10,7 @@ Without NIGHTSHIFT_S3_… the embedded S3 server is used. restic is found on the
 import argparse
 import asyncio
 import gc
+import json
 import os
 import resource
 import shutil
@@ -171,23 +172,30 @@ async def compare(files: int, size: int, restic: str | None) -> None:
                 store = SnapshotStore(objects, key)
                 peers = Peers(folder, settings, restic)
                 await peers.restic("init", "-q")
-                await table(
-                    (one, two), store, peers, folder / "sandboxes" / one.id / "home/workspace", (files, size)
-                )
+                await table((one, two), store, peers, folder, (files, size))
             finally:
                 await one.kill()
                 await two.kill()
+
+
+def workspace_of(sandbox: Path) -> Path:
+    """Return the workspace of a local sandbox: through its process 1, when its home is an image only mounted there."""
+    if os.geteuid() != 0:
+        return sandbox / "home/workspace"
+    process = json.loads((sandbox / "bwrap.json").read_text().splitlines()[0])["child-pid"]
+    return Path(f"/proc/{process}/root/home/user/workspace")
 
 
 async def table(
     sandboxes: tuple[Sandbox, Sandbox],
     store: SnapshotStore,
     peers: Peers,
-    workspace: Path,
+    folder: Path,
     size: tuple[int, int],
 ) -> None:
     """Print a row for each step."""
     one, two = sandboxes
+    workspace = workspace_of(folder / "sandboxes" / one.id)
     files, version = size[0], 0
     objects: Any = store.objects
     last: list[Captured] = []
@@ -223,12 +231,11 @@ async def table(
     await row("unchanged", snapshot(), backup(), None)
     await row("before a sleep", snapshot(exact=True), None, None)
     fresh = SnapshotStore(objects, store.key)
-    target = workspace.parents[3]
     await row(
         "restore",
         restore(two, fresh, last[-1].key),
-        peers.restic("restore", "-q", "latest", "--target", str(target / "restic-out")),
-        peers.untar(objects, target / "tar-out"),
+        peers.restic("restore", "-q", "latest", "--target", str(folder / "restic-out")),
+        peers.untar(objects, folder / "tar-out"),
     )
 
 

@@ -4,13 +4,13 @@ import asyncio
 import os
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from tests.support import gateway_process
 from tests.support.e2b_server import E2BServer
 from tests.support.processes import clean_environment
 from tests.support.stack import Database
@@ -38,41 +38,32 @@ class Gateways:
     def __init__(self, environment: Mapping[str, str], log: Path) -> None:
         self._environment = environment
         self._log = log
-        self._running: list[subprocess.Popen[bytes]] = []
+        self._running: list[BaseProcess] = []
         self.kills = 0
 
     def start(self, fail_point: str | None = None) -> None:
-        environment = dict(self._environment)
-        if fail_point is not None:
-            environment["NIGHTSHIFT_FAIL_POINT"] = fail_point
-        with self._log.open("ab") as output:
-            self._running.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "nightshift.sandbox_gateway"],
-                    env=environment,
-                    stdout=output,
-                    stderr=output,
-                )
-            )
+        """Start one, which kills itself at the fail point `<place>:<count>`."""
+        point = {} if fail_point is None else {"NIGHTSHIFT_FAIL_POINT": fail_point}
+        self._running.append(gateway_process.start({**self._environment, **point}, str(self._log)))
 
     def replace_the_dead(self, points: Iterator[str]) -> None:
         """Start another for each that died, to die at the next of these points while there are some."""
         for process in list(self._running):
-            if process.poll() is not None:
+            if process.exitcode is not None:
                 self._running.remove(process)
-                self.kills += process.returncode == -signal.SIGKILL
+                self.kills += process.exitcode == -signal.SIGKILL
                 self.start(next(points, None))
 
     def kill_one(self) -> None:
         victim = random.choice(self._running)
         victim.kill()
-        victim.wait()
+        victim.join()
 
     def stop(self) -> None:
         for process in self._running:
             process.kill()
         for process in self._running:
-            process.wait()
+            process.join()
         self._running.clear()
 
 

@@ -33,7 +33,7 @@ class Stack:
 
     def run(self, *words: str, code: int = 0) -> str:
         ran = in_process(*words, "--home", str(self.home))
-        assert ran.returncode == code, ran.stderr
+        assert ran.returncode == code, ran.stdout[-2000:] + ran.stderr
         return ran.stdout
 
     def has_checkpoint(self, build: str) -> bool:

@@ -91,6 +91,7 @@ async def test_no_call_is_run_twice_whenever_the_gateway_dies(
         ]
         await publish_twice(kafka, topics, facts)
 
+    next_kill = chance.randint(1, 6)
     gateways.start(next(points))
     gateways.start(next(points))
     await ask(min(calls, 20))
@@ -101,8 +102,9 @@ async def test_no_call_is_run_twice_whenever_the_gateway_dies(
                     20 if CALLS else 2
                 )  # the next, or more of the same when the calls were quicker than the kills
             gateways.replace_the_dead(points)
-            if chance.random() < 0.1 and gateways.kills < kills + 4:
+            if done >= next_kill and gateways.kills < kills + 4:  # never faster than the calls go on
                 gateways.kill_one()
+                next_kill = done + chance.randint(1, 6)
             await asyncio.sleep(0.1)  # the pace of the faults, not a wait for anything
         gateways.replace_the_dead(iter(()))
         while len(await build.results()) < asked + 1:

@@ -81,7 +81,8 @@ def _without_varying(
 ) -> dict[str, tuple[str, int, str | None]]:
     kept = {}
     for path, row in tree.items():
-        if path.startswith(".git/") or "/.git/" in path:
+        # The tree of a sandbox also names its root, and holds what is kept of the home.
+        if path == "." or path.startswith((".git/", ".nightshift-home")) or "/.git/" in path:
             continue
         name = path.rpartition("/")[2]
         varies = name in session.varying or name.endswith(_VARYING_SUFFIXES)

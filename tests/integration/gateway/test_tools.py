@@ -50,6 +50,21 @@ async def test_a_background_command_is_controlled_by_its_handle(world: World) ->
     assert (none.is_error, none.error_kind) == (True, "bad_input")
 
 
+async def test_a_command_starts_where_the_last_of_its_kind_ended(world: World) -> None:
+    moved = await world.bash("mkdir -p a/b && cd a/b && exit 3", keep_directory=True)
+    assert (moved.exit_code, moved.output) == (3, "[exit code 3]"), "the exit code is the command's"
+    assert (await world.bash("pwd", keep_directory=True)).output.startswith("/home/user/workspace/a/b\n")
+    assert (await world.bash("pwd")).output.startswith("/home/user/workspace\n"), "only where it is asked for"
+    await world.bash("rm -r a")
+    gone = await world.bash("pwd", keep_directory=True)
+    assert gone.output.startswith("/home/user/workspace\n")
+    assert "/home/user/workspace/a/b: No such file or directory" in gone.output
+    [refused] = await world.run(
+        ("bash", {"command": "true", "keep_directory": True, "run_in_background": True})
+    )
+    assert refused.error_kind == "bad_input"
+
+
 async def test_a_background_command_that_fails_at_once_is_reported(world: World) -> None:
     started = await world.bash("echo no such thing >&2; exit 3", run_in_background=True)
     assert (started.is_error, started.exit_code) == (True, 3)

@@ -289,3 +289,35 @@ async def test_long_output_is_in_a_file_that_commands_can_read(sandbox: Sandbox)
         sh("b1/1/1", f"tail -1 {status.folder}/out; wc -l < {status.folder}/out"), wait_s=20
     )
     assert status.output == (b"20000\n20000\n", b"")
+
+
+async def test_a_look_gives_what_came_since_the_look_before(sandbox: Sandbox) -> None:
+    """A look that is repeated, as after a crash before its result was written, starts where it started before."""
+    script = "echo one; echo bad >&2; while [ ! -e go ]; do sleep 0.02; done; echo two; sleep 60"
+    await sandbox.start_call(CallSpec("b/1/0", ["bash", "-c", script], timeout_s=None))
+
+    async def look(reader: str) -> tuple[bytes, bytes]:
+        status = await sandbox.new_output("b/1/0", reader=reader)
+        assert (status.state, status.output is not None) == ("running", True)
+        return status.output or (b"", b"")
+
+    async def begun() -> bool:
+        return await sandbox.read_output("b/1/0", "err") == b"bad\n"
+
+    await eventually(begun)
+    assert await look("b/2/0") == (b"one\n", b"bad\n")
+    assert await look("b/2/0") == (b"one\n", b"bad\n")
+    assert await look("b/2/1") == (b"", b"")
+    await sandbox.write_file("go", b"")
+
+    async def second() -> bool:
+        return await look("b/3/0") == (b"two\n", b"")
+
+    await eventually(second)
+    await sandbox.stop_call("b/1/0", grace_s=0)
+    ended = await sandbox.new_output("b/1/0", reader="b/4/0")
+    assert (ended.state, ended.stopped, ended.output) == ("finished", True, (b"", b""))
+    assert (await sandbox.new_output("b/9/9", reader="b/4/1")).state == "unknown"
+    used = await sandbox.usage()
+    assert 0 < used.free_bytes <= used.bytes
+    assert 0 < used.free_files <= used.files

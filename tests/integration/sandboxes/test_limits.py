@@ -84,7 +84,7 @@ async def test_memory_and_process_limits_are_told(world: World, driver: LocalDri
     if "memory" not in driver._cgroups.parents:
         pytest.skip("no cgroups here")
     hungry = await world.bash(
-        "for i in 1 2 3; do python3 -c 'x=bytearray(120<<20)' & done; wait -n; wait -n; wait -n"
+        "for i in 1 2 3; do python3 -c 'import time; x=bytearray(120<<20); time.sleep(9)' & done; wait -n; pkill py"
     )
     assert "the memory limit was reached: all processes together may use 256 MiB" in hungry.output
     crowd = await world.bash("for i in $(seq 100); do sleep 60 & done; exit 1")

@@ -19,7 +19,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from . import command_supervisor
 from .answering import with_output
 from .confined_paths import READ, require_regular
 from .journal import Journal
@@ -37,6 +36,8 @@ class Calls:
 
     def start(self, **spec: Any) -> dict[str, Any]:
         """Run the command of this CallSpec, unless the call began before. Returns the state of the call."""
+        from . import command_supervisor  # noqa: PLC0415 - slow to import, and not needed by most requests
+
         call_id = checked_call_id(spec["call_id"])
         with self._journal.lock(call_id, wait=False) as lock:
             if lock is None:
@@ -116,7 +117,7 @@ class Calls:
         """Return the state and what both streams have had since the last look of another reader than this call."""
         state = self.wait(call_id, 0)
         if state["state"] == "unknown":
-            return state, iter(())
+            return state, iter((b"",))
         folder = self._output_dir(call_id)
         sizes = tuple(_size(os.path.join(folder, name)) for name in ("out", "err"))
         # A record for each look: the last one says where the next begins, those before it repeat a look.

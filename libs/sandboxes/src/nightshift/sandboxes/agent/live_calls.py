@@ -269,7 +269,7 @@ class LiveCalls:
         """Return the state and what both streams have had since the last look of another reader than this call."""
         call = self.find(call_id)
         if call is None:
-            return {"state": "unknown"}, iter(())
+            return {"state": "unknown"}, iter((b"",))
         call.look = call.look.next(reader, tuple(kept.total for kept in call.streams))
         out, err = (kept.since(call.look.start[number]) for number, kept in enumerate(call.streams))
         return with_output(call.state(), out, err)

@@ -11,14 +11,17 @@ import signal
 import stat
 import sys
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from . import reserve
 from .answering import answer, framed, with_output
 from .calls import Calls
 from .journal import Journal
-from .operations import FileOperations
-from .wire import Reader, Writer
+from .wire import Reader, Writer, make_workspace
+
+if TYPE_CHECKING:
+    from .operations import FileOperations
 
 #: Answers up to this many bytes are printed. A longer answer is left in a file.
 INLINE = 192 * 1024
@@ -31,12 +34,12 @@ class OneRequest:
 
     def __init__(self, home: str) -> None:
         state = os.path.join(home, ".nightshift")
+        self._body: Reader = io.BytesIO()
         self._state = (state, os.path.join(state, "calls"), os.path.join(state, "io"))
         self._journal = Journal(os.path.join(state, "journal"))
-        self._files = FileOperations(home, os.path.join(state, "digests"))
+        self._home = home
         self._calls = calls = Calls(self._state[1], self._journal)
         self._operations: dict[str, Callable[..., Any]] = {
-            **self._files.table,
             "hello": lambda: {"generation": self._journal.generation()},
             "start": calls.start,
             "run": self._run,
@@ -50,6 +53,15 @@ class OneRequest:
             "write": self._write,
         }
 
+    @cached_property
+    def _files(self) -> FileOperations:
+        """Imported when it is needed: most requests are about calls."""
+        from .operations import FileOperations  # noqa: PLC0415
+
+        files = FileOperations(self._home, os.path.join(self._state[0], "digests"))
+        files.body = self._body
+        return files
+
     def prepare(self) -> None:
         """Create the state directories again where a command removed, replaced or locked them."""
         with contextlib.suppress(OSError):
@@ -59,18 +71,19 @@ class OneRequest:
 
     def answer(self, request: dict[str, Any], body: Reader, out: Writer) -> None:
         """Execute the request and write its answer."""
-        self._files.body = body
+        self._body = body
 
         def operation() -> Any:
             op, generation = request.pop("op"), request.pop("generation", None)
             request.pop("deadline_s", None)
-            self._files.make_workspace()
+            make_workspace(self._home)
             if op in ("start", "run"):
                 self.prepare()
             if op == "hello" and generation is not None:
                 self._journal.create(generation)
             self._journal.require(generation)
-            return self._operations[op](**request)
+            own = self._operations.get(op)
+            return (self._files.table[op] if own is None else own)(**request)
 
         answer(operation, out)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from .confined_paths import Root
 from .digest_cache import DigestCache
 from .stages import Stages
 from .usage import usage
-from .wire import Reader, read_chunks
+from .wire import Reader, make_workspace, read_chunks
 
 
 class FileOperations:
@@ -30,6 +29,7 @@ class FileOperations:
 
         Stages are kept in the home, on the file system of the workspace.
         """
+        self._home = home
         self._stage_folder = os.path.join(home, ".nightshift", "stage")
         self._root = root = Root(os.path.join(home, "workspace"), home)
         self._digests = digests
@@ -53,9 +53,7 @@ class FileOperations:
 
     def make_workspace(self) -> None:
         """Create the workspace again when a command has removed it."""
-        if not os.path.isdir(self._root.path):
-            with contextlib.suppress(OSError):
-                os.makedirs(self._root.path)
+        make_workspace(self._home)
 
     def _stages(self) -> Stages:
         return Stages(self._root, self._stage_folder, DigestCache(self._digests))

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 _MOST_OPERATIONS, _MOST_VISITORS = 24, 128
 #: Seconds after the `hello` request within which the first real request usually comes.
 _IDLE_S = 0.02
+#: Seconds within which the creator of a sandbox greets its agent. It gives up much earlier.
+_GREETED_S = 90.0
 #: Seconds that a file operation may take when the client names no limit.
 _OPERATION_S = 1900.0
 
@@ -53,6 +55,7 @@ class Server:
         self._limits = limits
         self._calls = LiveCalls(self.loop, os.path.join(own, "calls"), limits)
         self._generation: str | None = None
+        self._greeted = False
         self._written: dict[str, str] = {}  # call id → "now" while its write runs, "done" afterwards
         self._after_write: dict[str, list[Callable[[], None]]] = {}
         self._outlets = egress.open_listeners()
@@ -116,6 +119,7 @@ class Server:
             connection.answer(out.getvalue())
 
     def _hello(self, generation: str | None) -> dict[str, Any]:
+        self._greeted = True
         if self._generation is None:
             self._generation = generation
         self.loop.later(_IDLE_S, self._get_ready)
@@ -300,6 +304,11 @@ class Server:
 
         self.loop.on_exit(pid, reaped)
 
+    def end_unless_greeted(self) -> None:
+        """End the sandbox when its creator died before it spoke to the agent: nobody may know that it exists."""
+        if not self._greeted:
+            os._exit(1)
+
     def accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):  # no descriptor is left, so the client waits
             Connection(self.loop, listener.accept()[0], self.dispatch)
@@ -336,4 +345,5 @@ def main(argv: list[str]) -> None:
     server = Server(home, own, unnamed_file(), limits)
     listener.setblocking(False)
     server.loop.watch(listener.fileno(), lambda: server.accept(listener))
+    server.loop.later(_GREETED_S, server.end_unless_greeted)
     server.loop.run()

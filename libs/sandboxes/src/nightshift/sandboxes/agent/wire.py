@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import struct
 from collections.abc import Iterator
@@ -79,6 +81,14 @@ def file_chunks(file: BinaryIO, limit: int) -> Iterator[bytes]:
             return
         limit -= len(chunk)
         yield chunk
+
+
+def make_workspace(home: str) -> None:
+    """Make the workspace again when a command has removed it."""
+    path = os.path.join(home, "workspace")
+    if not os.path.isdir(path):
+        with contextlib.suppress(OSError):
+            os.makedirs(path)
 
 
 def checked_call_id(call_id: str) -> str:

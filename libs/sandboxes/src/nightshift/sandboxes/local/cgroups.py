@@ -76,10 +76,10 @@ def _unified(root: Path) -> dict[Controller, Path]:
         parent = above / _NAME
         with suppress(OSError):
             parent.mkdir(exist_ok=True)
-            wanted = "+memory +pids +cpu"
             for place in (above, parent):
-                with suppress(OSError):  # another process may have set it already
-                    (place / "cgroup.subtree_control").write_text(wanted, encoding="ascii")
+                for name in ("memory", "pids", "cpu"):  # one by one: for a missing one the kernel refuses all
+                    with suppress(OSError):  # another process may have set it already
+                        (place / "cgroup.subtree_control").write_text(f"+{name}", encoding="ascii")
             usable = (parent / "cgroup.subtree_control").read_text(encoding="ascii").split()
             found = {one: parent for one in CONTROLLERS if one in usable}
             if (parent / "cgroup.procs").exists():

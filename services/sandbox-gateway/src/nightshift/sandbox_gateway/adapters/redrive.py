@@ -29,6 +29,7 @@ from nightshift.sandbox_gateway.usecases.result_writer import ResultWriter
 from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecycle
 from nightshift.sandbox_gateway.usecases.source_delivery import SourceDelivery
 from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
+from nightshift.sandboxes.agent.held_directories import HOME
 from nightshift.sandboxes.egress.secret_store import SecretStore
 from nightshift.sandboxes.port import SandboxDriver
 from nightshift.sandboxes.snapshots.restore import differences
@@ -38,8 +39,8 @@ from nightshift.sandboxes.snapshots.store import SnapshotStore
 _NOT_RUN = frozenset({"sandbox_lost", "cancelled"})
 #: How often a group of calls is tried while the sandbox does not answer.
 _TRIES = 5
-#: This folder is not compared, because its files contain the times of commits.
-_GIT = ".git/"
+#: Folders that are not compared, and why: their files differ though the same was done.
+_LEFT_OUT = {".git/": "times of git", f"{HOME}/": "files of tools in the home"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,10 +205,15 @@ class Redrive:
         named = {entry.path: "is missing" for entry in plan.missing}
         named |= {entry.path: "has another content" for entry in plan.different}
         named |= {entry.path: "is not in the recorded tree" for entry in plan.extra}
-        paths = {path: how for path, how in sorted(named.items()) if not f"{path}/".startswith(_GIT)}
-        left_out = frozenset({"times of git"}) if len(paths) < len(named) else frozenset[str]()
+        paths = dict(sorted(named.items()))
+        left_out = set[str]()
+        for prefix, what in _LEFT_OUT.items():
+            inside = [path for path in paths if f"{path}/".startswith(prefix)]
+            left_out |= {what} if inside else set()
+            for path in inside:
+                del paths[path]
         turn = max((_call(one).turn for one in self._events[: event.version] if _is_call(one)), default=0)
-        return RedrivenTree(turn, event.version, digest == saved.tree_digest, paths, left_out)
+        return RedrivenTree(turn, event.version, digest == saved.tree_digest, paths, frozenset(left_out))
 
     async def _end(self) -> None:
         state = await self._states.read(self._build_id)
