@@ -9,7 +9,8 @@ python := .venv/bin/python
 # Three workers, each with a database and a broker of its own: two with whole stacks, which wait much, and one beside them
 # (tests/support/scheduling.py). More only make two cores late.
 workers ?= 3
-# How many schedules the simulation tries of each port in `make check`; of the whole deployment a fifth.
+# How many schedules the simulation tries of each port in `make check`, and of a deployment: nine tenths of them with one
+# short build, a tenth with two long ones.
 seeds ?= 500
 # The first seed of `make nightly`, and the most seconds for each of its scenarios. Other nights may begin elsewhere.
 first ?= 0
@@ -51,11 +52,13 @@ test-fast: setup ## tests that start nothing outside their process
 
 simulate: setup ## the ports, and a whole deployment, under random schedules, latencies, duplicates and crashes
 	$(python) -m nightshift.simulation --seeds $(seeds)
-	$(python) -m nightshift.simulation --seeds $$(( $(seeds) / 5 )) tests.memory.deployment.scenario:scenario
+	$(python) -m nightshift.simulation --seeds $$(( $(seeds) * 9 / 10 )) tests.memory.deployment.scenario:short_scenario
+	$(python) -m nightshift.simulation --seeds $$(( $(seeds) / 10 )) tests.memory.deployment.scenario:scenario
 
-nightly: setup ## the same with 20,000 seeds of each port and 2,000 of the whole deployment; prints every failing seed
+nightly: setup ## the same with 20,000 seeds of each port and of the deployments; prints every failing seed
 	@failed=0; bounds="--first $(first) --within $(within)"; \
 	$(python) -m nightshift.simulation --seeds 20000 $$bounds || failed=1; \
+	$(python) -m nightshift.simulation --seeds 18000 $$bounds tests.memory.deployment.scenario:short_scenario || failed=1; \
 	$(python) -m nightshift.simulation --seeds 2000 $$bounds tests.memory.deployment.scenario:scenario || failed=1; \
 	exit $$failed
 
@@ -83,6 +86,9 @@ test-registries: setup ## npm and pip in a sandbox, against the public package r
 
 test-long-build: setup ## a build of 250 turns whose orchestrator is killed ten times, on a strict model (minutes)
 	NIGHTSHIFT_LONG_BUILD=1 $(python) -m pytest tests/integration/orchestrator/test_long_build.py -q -s $(args)
+
+test-burst: setup ## 2,000 requests of one account at once, and ten of others, on a virtual clock (minutes)
+	NIGHTSHIFT_BURST=2000 $(python) -m pytest tests/memory/orchestrator/test_fair_share.py -k burst -q --timeout 1800 $(args)
 
 test-garbage: setup ## 1,000 rounds of garbage collection beside uploads that reuse what it is about to delete
 	NIGHTSHIFT_GARBAGE_ROUNDS=1000 $(python) -m pytest tests/unit/sandboxes/test_garbage.py -q $(args)

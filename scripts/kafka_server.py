@@ -67,10 +67,11 @@ def cluster_id() -> str:
 class Node:
     """One broker with its own controller; everything it keeps is under `folder`."""
 
-    def __init__(self, jars: Path, folder: Path) -> None:
+    def __init__(self, jars: Path, folder: Path, *, secured: str | None = None) -> None:
+        """`secured` holds the properties of a further listener SASL_SSL; `secured_bootstrap` is its address then."""
         self.folder = folder
         self.log = folder / "broker.log"
-        broker_port, controller_port = free_ports(2)
+        broker_port, controller_port, secured_port = free_ports(3)
         self.bootstrap = f"{LOOPBACK}:{broker_port}"
         self._java = [
             "java",
@@ -81,13 +82,16 @@ class Node:
             "-cp",
             f"{jars}/*",
         ]
+        self.secured_bootstrap = f"{LOOPBACK}:{secured_port}"
+        also = "" if secured is None else f",SASL_SSL://{self.secured_bootstrap}"
         self._properties = folder / "server.properties"
         self._properties.write_text(
             (RECIPE / "server.properties").read_text()
-            + f"listeners=PLAINTEXT://{self.bootstrap},CONTROLLER://{LOOPBACK}:{controller_port}\n"
-            + f"advertised.listeners=PLAINTEXT://{self.bootstrap}\n"
+            + f"listeners=PLAINTEXT://{self.bootstrap},CONTROLLER://{LOOPBACK}:{controller_port}{also}\n"
+            + f"advertised.listeners=PLAINTEXT://{self.bootstrap}{also}\n"
             + f"controller.quorum.voters=1@{LOOPBACK}:{controller_port}\n"
             + f"log.dirs={folder / 'data'}\n"
+            + (secured or "")
         )
 
     def start(self) -> "subprocess.Popen[bytes]":

@@ -35,7 +35,7 @@ STOCK_OF = CustomTool(
     name="stock_of",
     description="How many are left.",
     input_schema={"type": "object", "properties": {"sku": {"type": "string"}}},
-    timeout_s=40,
+    timeout_s=15,
     default_output="unknown",
 )
 
@@ -46,7 +46,7 @@ async def ask_for_build(deployment: SimulatedDeployment, build_id: str) -> None:
     await asyncio.sleep(world.draws.uniform(0, 3))
     deadline = None
     if world.draws.random() < 0.2:
-        deadline = world.now() + timedelta(seconds=world.draws.uniform(20, 90))
+        deadline = world.now() + timedelta(seconds=world.draws.uniform(15, 60))
     criteria = ("It says hello.", "It is blue.") if world.draws.random() < 0.2 else ()
     request = BuildRequested(
         build_id=build_id,
@@ -56,9 +56,9 @@ async def ask_for_build(deployment: SimulatedDeployment, build_id: str) -> None:
         criteria=criteria,
         deadline=deadline,
         tools=(STOCK_OF,),
-        approvals=ApprovalPolicy(ask=("bash(git push *)",), deadline_s=60),
+        approvals=ApprovalPolicy(ask=("bash(git push *)",), deadline_s=20),
     )
-    while not deployment.recorded(build_id) and (deadline is None or world.now() < deadline):
+    while not deployment.exists(build_id) and (deadline is None or world.now() < deadline):
         await deployment.request(request, name=f"build/{build_id}", subject=build_id)
         await asyncio.sleep(5)
     deployment.given_up.add(build_id)
@@ -74,9 +74,9 @@ async def cancel_build(deployment: SimulatedDeployment, build_id: str) -> None:
         "while it waits for money": lambda: _pending(deployment, PendingKind.BUDGET_REQUEST, build_id),
         "while it sleeps": lambda: _pending(deployment, PendingKind.SLEEPER, build_id),
         "while it wakes": lambda: _pending(deployment, PendingKind.WAKE, build_id),
-        "at any time": lambda: bool(deployment.recorded(build_id)),
+        "at any time": lambda: deployment.exists(build_id),
     }
-    await asyncio.sleep(world.draws.uniform(0, 40))
+    await asyncio.sleep(world.draws.uniform(0, 25))
     while not conditions[when]() and not deployment.ended(build_id):
         await deployment.beat(0.1)
     while not deployment.ended(build_id):
@@ -87,14 +87,14 @@ async def cancel_build(deployment: SimulatedDeployment, build_id: str) -> None:
 
 async def top_up(deployment: SimulatedDeployment, number: int) -> None:
     """Adds money for about one call at a drawn time."""
-    await asyncio.sleep(deployment.world.draws.uniform(1, 60))
+    await asyncio.sleep(deployment.world.draws.uniform(1, 40))
     request = AccountToppedUp(account_id=ACCOUNT, amount_microusd=60_000)
     await deployment.request(request, name=f"top-up/{number}", subject=ACCOUNT)
 
 
 async def ask_for_wake(deployment: SimulatedDeployment, build_id: str) -> None:
     """Asks for a wake at a drawn time, whether the build sleeps or not."""
-    await asyncio.sleep(deployment.world.draws.uniform(1, 60))
+    await asyncio.sleep(deployment.world.draws.uniform(1, 40))
     await deployment.request(BuildWakeAsked(build_id=build_id), name=f"wake/{build_id}", subject=build_id)
 
 
@@ -102,13 +102,13 @@ def refuse_the_key(deployment: SimulatedDeployment) -> None:
     """Lets the provider refuse the key for a while in every fourth run, at a time of its own draws."""
     draws = random.Random(deployment.world.seed)
     if deployment.world.seed % 4 == 3:
-        deployment.refused_from = draws.uniform(1, 40)
-        deployment.refused_until = deployment.refused_from + draws.uniform(5, 60)
+        deployment.refused_from = draws.uniform(1, 25)
+        deployment.refused_until = deployment.refused_from + draws.uniform(5, 40)
 
 
 async def send_message(deployment: SimulatedDeployment, build_id: str) -> None:
     """Tells the agent something at a drawn time, so that its next call costs more."""
-    await asyncio.sleep(deployment.world.draws.uniform(1, 60))
+    await asyncio.sleep(deployment.world.draws.uniform(1, 40))
     request = BuildMessageSent(build_id=build_id, message="Make it blue. " * 20)
     await deployment.request(request, name=f"message/{build_id}", subject=build_id)
 
@@ -120,7 +120,7 @@ async def answer_questions(deployment: SimulatedDeployment, build_id: str) -> No
         await deployment.beat()
         if not _pending(deployment, PendingKind.QUESTION, build_id):
             continue
-        await asyncio.sleep(world.draws.uniform(0, 10))
+        await asyncio.sleep(world.draws.uniform(0, 4))
         for item in list(deployment.tables.pending.values()):
             if item.kind is PendingKind.QUESTION and item.stream_id == f"build-{build_id}":
                 request = BuildAnswerGiven(
@@ -159,7 +159,7 @@ async def _answer_rows(
         await deployment.beat()
         if not _pending(deployment, kind, build_id):
             continue
-        await asyncio.sleep(world.draws.choice((1, 2, 3, 70)) * world.draws.random())
+        await asyncio.sleep(world.draws.choice((1, 2, 3, 25)) * world.draws.random())
         for item in list(deployment.tables.pending.values()):
             if item.kind is kind and item.stream_id == f"build-{build_id}":
                 name = f"{kind}/{item.key}/{world.draws.getrandbits(32)}"
@@ -169,12 +169,12 @@ async def _answer_rows(
 async def pause_build(deployment: SimulatedDeployment, build_id: str) -> None:
     """Pauses the build at a drawn time, and lets it go on until it has ended."""
     world = deployment.world
-    await asyncio.sleep(world.draws.uniform(1, 40))
+    await asyncio.sleep(world.draws.uniform(1, 25))
     request = BuildPauseRequested(build_id=build_id, reason="a look")
     await deployment.request(request, name=f"pause/{build_id}", subject=build_id)
     number = 0
     while not deployment.ended(build_id):
-        await asyncio.sleep(world.draws.uniform(1, 15))
+        await asyncio.sleep(world.draws.uniform(1, 8))
         resume = BuildResumeRequested(build_id=build_id)
         await deployment.request(resume, name=f"resume/{build_id}/{number}", subject=build_id)
         number += 1

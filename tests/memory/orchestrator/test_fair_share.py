@@ -1,6 +1,7 @@
 """An account with too little money for all its builds: they share each day, none starves, the day is never passed."""
 
 import asyncio
+import os
 from collections import Counter
 
 from tests.memory.deployment.money import reservations
@@ -89,3 +90,28 @@ def test_an_account_has_only_so_many_active_builds():
     assert max(seen) == 3
     ready = [event for event in installation.history() if isinstance(event.data, BuildReady)]
     assert len(ready) == 13
+
+
+def test_a_burst_of_one_account_holds_up_no_other_and_all_are_built():
+    """`make test-burst` tries 2,000 requests. Here the burst is smaller, with the same rules."""
+    burst = int(os.environ.get("NIGHTSHIFT_BURST", "60"))
+    installation = ManyBuilds(turns=0, replicas=2, capacity=40, per_account=20)
+    greedy = [request(f"b{number}", "greedy", proof="none") for number in range(burst)]
+    modest = [request(f"m{burst + number}", f"modest-{number}", proof="none") for number in range(10)]
+    peaks: list[int] = []
+
+    async def story(one: ManyBuilds) -> None:
+        await one.accept(*greedy, *modest)
+        accepted_at = asyncio.get_running_loop().time()
+        await one.until(lambda: all(one.has_ended(each.build_id) for each in modest), within=600)
+        assert asyncio.get_running_loop().time() - accepted_at < 120  # whatever the length of the burst
+        assert not all(one.has_ended(each.build_id) for each in greedy)
+        while not all(one.has_ended(each.build_id) for each in greedy):
+            started = len(one.pending(PendingKind.BUILD)) - len(one.pending(PendingKind.QUEUED))
+            peaks.append(started)
+            await asyncio.sleep(one.beat_s)
+
+    on_a_virtual_clock(installation, story)
+    assert max(peaks) <= 20
+    ready = Counter(one.subject for one in installation.history() if isinstance(one.data, BuildReady))
+    assert ready == Counter(each.build_id for each in (*greedy, *modest))

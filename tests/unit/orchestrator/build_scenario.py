@@ -177,9 +177,16 @@ class BuildScenario:
         return self.last(BudgetRequested)
 
 
-def completed(call_id: str, *, is_error: bool = False, output: str = "ok", exit_code: int | None = 0):
+def completed(
+    call_id: str,
+    *,
+    is_error: bool = False,
+    output: str = "ok",
+    exit_code: int | None = 0,
+    duration_ms: int = 1,
+):
     return ToolCallCompleted(
-        call_id=call_id, is_error=is_error, output=output, exit_code=exit_code, duration_ms=1
+        call_id=call_id, is_error=is_error, output=output, exit_code=exit_code, duration_ms=duration_ms
     )
 
 

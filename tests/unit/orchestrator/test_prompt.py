@@ -1,6 +1,7 @@
 """The request: stable bytes, stable prefix, one result per tool use, nothing that the API refuses."""
 
 import json
+from uuid import UUID
 
 import pytest
 from tests.unit.orchestrator.build_scenario import (
@@ -15,7 +16,9 @@ from tests.unit.orchestrator.build_scenario import (
 
 from nightshift.contracts.events.requests import Check, QuestionAnswer
 from nightshift.contracts.registry import decode, encode
+from nightshift.devstack.model.conversation import validate
 from nightshift.orchestrator.domain import prompt
+from nightshift.orchestrator.domain.commands import AnswerQuestion
 from nightshift.orchestrator.domain.evolve import evolve
 from nightshift.orchestrator.domain.state import INITIAL
 
@@ -66,6 +69,30 @@ def test_three_cache_marks_the_last_of_them_at_the_end():
     assert marked == 3
     assert "cache_control" in body(scenario)["system"][-1]
     assert "cache_control" in body(scenario)["messages"][-1]["content"][-1]
+
+
+def test_a_build_that_waits_long_marks_its_conversation_for_an_hour():
+    hour, minutes = {"type": "ephemeral", "ttl": "1h"}, {"type": "ephemeral"}
+    scenario = begun()
+    scenario.thinks(tool_use("ask_user", {"question": "Which colour?", "options": []}))
+    assert body(scenario)["messages"][0]["content"][-1]["cache_control"] == minutes
+    scenario.step()
+    scenario.do(AnswerQuestion("b1/1/0", None, "Blue.", cause=UUID(int=5)))
+    scenario.granted()
+    scenario.step()
+    assert _marks(scenario) == [hour, hour, hour]
+    scenario = begun()
+    scenario.thinks(tool_use())
+    scenario.others(completed("b1/1/0", duration_ms=301_000))
+    scenario.step()
+    assert _marks(scenario) == [hour, hour, hour]
+
+
+def _marks(scenario) -> list[dict]:
+    sent = body(scenario)
+    validate(sent)
+    blocks = [*sent["system"], *(block for message in sent["messages"] for block in message["content"])]
+    return [block["cache_control"] for block in blocks if "cache_control" in block]
 
 
 def test_roles_take_turns_and_every_tool_use_has_its_result():

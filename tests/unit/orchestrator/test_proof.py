@@ -11,6 +11,7 @@ from nightshift.contracts.events.build import AgentSteered, BuildFailed, BuildRe
 from nightshift.contracts.events.proof import CheckProof, PreviewProof, Proof
 from nightshift.contracts.events.requests import Check
 from nightshift.contracts.events.sandbox import PreviewOpened
+from nightshift.contracts.events.snapshot import SnapshotSaved
 from nightshift.contracts.tools import OpenPort
 from nightshift.eventlog.errors import Fault
 from nightshift.orchestrator.domain.checks import DETECT
@@ -29,8 +30,11 @@ def checks(*commands: str) -> dict:
 
 
 def asking(**fields) -> BuildScenario:
-    """A build of such a request, whose agent has run one command."""
-    return working(request=REQUEST.model_copy(update=fields))
+    """A build of such a request, whose agent has run one command that writes."""
+    scenario = begun(request=REQUEST.model_copy(update=fields))
+    scenario.thinks(tool_use(given={"command": "echo x > a"}))
+    scenario.results()
+    return scenario
 
 
 def with_preview(scenario: BuildScenario) -> BuildScenario:
@@ -145,6 +149,47 @@ def test_checks_prove_nothing_about_an_agent_that_wrote_nothing():
     scenario.thinks(tool_use("read_file", {"file_path": "a"}))
     scenario.results()
     assert proof_of(checked(scenario, "")) is None
+
+
+@pytest.mark.parametrize(
+    ("command", "proves"),
+    [
+        ("ls -la && cat README.md | head -3", False),
+        ("echo done", False),
+        ("grep -rn TODO . 2>/dev/null; git status", True),
+        ("echo done > app.py", True),
+        ("touch a", True),
+        ('sh -c "$DO"', True),
+        ("ls; python3 make.py", True),
+    ],
+)
+def test_a_command_that_only_reads_proves_no_work(command: str, proves: bool):
+    scenario = begun(request=REQUEST.model_copy(update=checks("true")))
+    scenario.thinks(tool_use(given={"command": command}))
+    scenario.results()
+    assert (proof_of(checked(scenario, "")) is not None) is proves
+
+
+def saved(files: int, at_version: int) -> SnapshotSaved:
+    return SnapshotSaved(
+        reason="checkpoint",
+        at_version=at_version,
+        tree_digest="sha256:" + "0" * 64,
+        files=files,
+        bytes=0,
+        uploaded_bytes=0,
+        key="k",
+    )
+
+
+@pytest.mark.parametrize(("files", "late", "proves"), [(0, False, False), (1, False, True), (0, True, True)])
+def test_an_empty_snapshot_takes_back_that_a_command_wrote(files: int, late: bool, proves: bool):
+    scenario = begun(request=REQUEST.model_copy(update=checks("true")))
+    before = scenario.state.version
+    scenario.thinks(tool_use(given={"command": "echo x > a"}))
+    scenario.results()
+    scenario.others(saved(files, before if late else scenario.state.version))
+    assert (proof_of(checked(scenario, "")) is not None) is proves
 
 
 @pytest.mark.parametrize("effort", ["failing calls", "reads only", "none"])

@@ -37,6 +37,18 @@ def test_thinking_after_thinking_that_is_left_out_is_left_out_too():
     assert (content, repaired) == ((text("a"), tool_use()), ("unsigned_thinking",))
 
 
+def test_thinking_after_a_block_that_was_changed_is_left_out():
+    """Its signature is bound to every block before it, so the API would refuse it for good."""
+    first = {**SIGNED, "signature": "first"}
+    assert repair((first, text(" "), SIGNED, tool_use()), {}, ()) == (
+        (first, tool_use()),
+        ("blank_text", "unbound_thinking"),
+    )
+    content, repaired = repair((first, {**tool_use(), "input": None}, SIGNED, tool_use(id="u")), {}, ())
+    assert [block["type"] for block in content] == ["thinking", "tool_use", "tool_use"]
+    assert repaired == ("null_input", "unbound_thinking")
+
+
 def test_an_answer_never_ends_in_thinking():
     assert repair((text("a"), SIGNED, text(" ")), {}, ()) == ((text("a"),), ("blank_text", "final_thinking"))
 

@@ -42,7 +42,7 @@ async def late_partitions(settings: KafkaSettings) -> tuple[Sequence[PartitionPr
 
 
 async def group_progress(settings: KafkaSettings) -> list[PartitionProgress]:
-    """Returns how far each shared group is at each partition of its topic. Raises Unavailable."""
+    """Returns the progress of each shared group in each partition of its topic. Raises Unavailable."""
     return await _progress(settings, shared_groups(settings))
 
 

@@ -1,4 +1,6 @@
-"""What the installation does now: its processes, the work in hand, the lag of each consumer group, dead letters."""
+"""Reads what the installation does now: its processes, the work in hand, the lag of consumer groups, and dead
+letters.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ _WORK = "SELECT * FROM nightshift.work_summary()"
 
 @dataclass(frozen=True, slots=True)
 class RunningReplica:
-    """A process of a service. `held` is its work in hand, `room` how much more it would take."""
+    """A running process of a service. `held` is the amount of work in hand, and `room` how much more it would take."""
 
     service: str
     replica: str
@@ -35,7 +37,7 @@ class RunningReplica:
 
 @dataclass(frozen=True, slots=True)
 class WorkInHand:
-    """A kind of pending work or of leases, its number, and since when the oldest waits (None for leases)."""
+    """One kind of pending work or of leases: how many there are, and since when the oldest waits (None for leases)."""
 
     kind: str
     number: int
@@ -44,7 +46,10 @@ class WorkInHand:
 
 @dataclass(frozen=True, slots=True)
 class GroupLag:
-    """The records of a topic that a consumer group has not handled. `waiting_s` is the age of the oldest."""
+    """The records of a topic that a consumer group has not handled yet.
+
+    `waiting_s` is the age of the oldest in seconds.
+    """
 
     group: str
     topic: str
@@ -54,7 +59,7 @@ class GroupLag:
 
 @dataclass(frozen=True, slots=True)
 class InstallationStatus:
-    """All of it, at one moment."""
+    """The status of the whole installation at one moment."""
 
     replicas: Sequence[RunningReplica]
     work: Sequence[WorkInHand]

@@ -1,4 +1,4 @@
-"""`nightshift status`: what the installation does now."""
+"""`nightshift status`: shows what the installation does now."""
 
 from dataclasses import asdict
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -290,6 +291,12 @@ def translate(error: Exception, refusals: Refusals) -> Exception:
     text = f"PostgreSQL: {line}"
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate in refusals:
         return refusals[error.sqlstate](line)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ConfigurationError(
+            f"PostgreSQL: the server's certificate is refused: {error.verify_message}",
+            hint="name the file of its authority as sslrootcert in NIGHTSHIFT_POSTGRES_DSN, and the host as in the"
+            " certificate",
+        )
     if isinstance(error, _TRANSIENT):
         return Unavailable(
             text, hint="check NIGHTSHIFT_POSTGRES_DSN, and whether the server runs as a primary"

@@ -77,7 +77,7 @@ async def connect(running: Service[S], *, role: str | None = None) -> "Connectio
 
 
 def report_replica(running: Service[S], database: Database) -> ReplicaReporter:
-    """Report this process in the database until the service stops. Returns what reports it."""
+    """Report this process in the database until the service stops. Returns the reporter."""
     reporter = ReplicaReporter(database, running.settings.replica_id, running.name)
     running.on_stop(reporter.forget)
     running.spawn(reporter.run(), name="replica reporter")

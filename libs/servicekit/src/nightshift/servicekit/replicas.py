@@ -1,4 +1,4 @@
-"""Reports every few seconds how much work this process holds, and learns whether its service is drained."""
+"""Reports every few seconds how much work this process holds, and reads whether the service is being drained."""
 
 import asyncio
 from collections.abc import Callable
@@ -34,14 +34,14 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A process of a service that runs now."""
+    """A running process of a service."""
 
     replica_id: str
     work: Work
 
 
 class ReplicaReporter:
-    """Reports one process. `drained` is whether its service is to take no more work."""
+    """Reports one process. `drained` is True while the service must take no more work."""
 
     def __init__(self, database: "Database", replica_id: str, service: str) -> None:
         self.drained = False
@@ -53,7 +53,7 @@ class ReplicaReporter:
         self._version = version("nightshift-servicekit")
 
     async def run(self) -> None:
-        """Report until cancelled. Calls `on_drained` with each change. Logs an error of the database and goes on."""
+        """Report until cancelled, and call `on_drained` at each change. An error of the database is only logged."""
         while True:
             try:
                 await self.report()
@@ -73,7 +73,7 @@ class ReplicaReporter:
             self.on_drained(drained)
 
     async def peers(self) -> list[Replica]:
-        """Return the processes of this service that run now, this one included. Raises Unavailable."""
+        """Return the running processes of this service, including this one. Raises Unavailable."""
         rows = await self._database.fetch(_LIVE, timedelta(seconds=GONE_AFTER_S))
         return [
             Replica(row["replica_id"], Work(row["held"], row["room"]))
@@ -82,7 +82,7 @@ class ReplicaReporter:
         ]
 
     async def forget(self) -> None:
-        """Remove the report of this process, which stops. Makes one attempt."""
+        """Remove the report of this process, because it stops. Makes only one attempt."""
         with suppress(NightshiftError, TimeoutError):
             async with asyncio.timeout(1.0):
                 await self._database.fetch(_FORGET, self._replica_id)

@@ -66,11 +66,11 @@ class WorkerPool:
 
     @property
     def work(self) -> Counted:
-        """The number of keys whose work runs, and how many more the pool would run."""
+        """The number of keys whose work is running, and how many more the pool would run."""
         return Counted(len(self._running), 0 if self._paused else self._limit - len(self._running))
 
     def pause(self, paused: bool) -> None:
-        """Begin no work while `paused`, and count as full. What runs goes on."""
+        """While `paused`, begin no work and count as full. Running work continues."""
         self._paused = paused
         self._start_waiting()
 

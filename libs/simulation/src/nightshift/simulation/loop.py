@@ -65,26 +65,31 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return self.create_task(later())
 
     def _run_once(self) -> None:
-        """Runs one callback. BaseEventLoop.run_forever calls it again and again until the loop is stopped."""
+        """Runs one callback. BaseEventLoop.run_forever calls this until the loop is stopped."""
+        ready = self._ready
         self._wake()
-        while not self._ready:
+        while not ready:
             if self._stopping:
                 return
             self._jump()
             self._wake()
-        if (ready := len(self._ready)) > 1:
-            self._ready.rotate(-int(self._draws.random() * ready))
-        handle = self._ready.popleft()
+        if (count := len(ready)) > 1:
+            ready.rotate(-int(self._draws.random() * count))
+        handle = ready.popleft()
         run = handle._context.get(CURRENT_RUN)
-        if run is not None and run.stopped_until > self._now:
+        if run is None:
+            if not handle._cancelled:
+                handle._run()
+        elif run.stopped_until > self._now:
             self.call_at(run.stopped_until, _run_late, handle, context=handle._context.copy())
-        elif not _is_void(handle):
+        elif not (handle._cancelled or run.over):
             handle._run()
 
     def _wake(self) -> None:
-        """Moves due timers to the queue of ready callbacks."""
-        while self._scheduled and self._scheduled[0].when() <= self._now:
-            timer = heapq.heappop(self._scheduled)
+        """Moves the timers that are due to the ready queue."""
+        timers, now = self._scheduled, self._now
+        while timers and timers[0]._when <= now:
+            timer = heapq.heappop(timers)
             timer._scheduled = False
             self._ready.append(timer)
 

@@ -85,12 +85,24 @@ class World:
         Raises Unavailable when the request or the answer is lost, so the call may have run or not. The calling process
         may crash before, during and after the call.
         """
+        await self._request(what)
+        return await self._answer(what, await self._at_the_server(what, call))
+
+    async def instant(self, what: str, work: Callable[[], T]) -> T:
+        """Does the same as `remote` with `work`, which the server does in one step. Costs half as much."""
+        await self._request(what)
+        answer = self._outside.run(work)
+        self._crash_later(what)
+        return await self._answer(what, answer)
+
+    async def _request(self, what: str) -> None:
         await self._crash_point(f"before {what}")
         await self.pause()
         if self.strikes(self.profile.lost_requests):
             self.note(f"{what}: request lost")
             raise Unavailable(f"{what}: the connection was reset")
-        answer = await self._at_the_server(what, call)
+
+    async def _answer(self, what: str, answer: T) -> T:
         await self._crash_point(f"after {what}")
         await self.pause()
         if self.strikes(self.profile.lost_answers):
@@ -192,11 +204,15 @@ class World:
     async def _at_the_server(self, what: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         work = self.loop.create_task(call(), context=self._outside.copy())
         work.add_done_callback(_retrieve, context=self._outside)  # the caller may have crashed by then
+        self._crash_later(what)
+        return await asyncio.shield(work)
+
+    def _crash_later(self, what: str) -> None:
+        """Draws whether the calling process crashes soon: while the server works, or while its answer is on the way."""
         run = CURRENT_RUN.get()
         if run is not None and self.strikes(self.profile.crashes):
             later = self.profile.latency(self.draws)
             self.loop.call_later(later, self._crash, run, f"during {what}", context=self._outside.copy())
-        return await asyncio.shield(work)
 
     def _make_task(
         self, loop: asyncio.AbstractEventLoop, coroutine: Any, *, context: Context | None = None

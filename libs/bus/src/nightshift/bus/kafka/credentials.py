@@ -6,6 +6,7 @@ from typing import Any
 from aiokafka.errors import (
     AuthenticationFailedError,
     GroupAuthorizationFailedError,
+    SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
     UnsupportedSaslMechanismError,
 )
@@ -16,14 +17,21 @@ from nightshift.eventlog.errors import ConfigurationError
 #: Errors after which the same credentials are refused again.
 CREDENTIALS_REFUSED = (
     AuthenticationFailedError,
+    SaslAuthenticationFailed,
     UnsupportedSaslMechanismError,
     GroupAuthorizationFailedError,
     TopicAuthorizationFailedError,
+    ssl.SSLCertVerificationError,
 )
 
 
 def refusal(error: BaseException) -> ConfigurationError:
-    """Return the error of a process whose credentials the broker refuses."""
+    """Return the error of a process that refuses the broker's certificate, or whose credentials the broker refuses."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ConfigurationError(
+            f"the broker's certificate is refused: {error.verify_message}",
+            hint="name the file of its authority in NIGHTSHIFT_KAFKA_SSL_CA_FILE, and brokers as in the certificate",
+        )
     return ConfigurationError(
         f"the broker refuses the credentials: {type(error).__name__}: {error}",
         hint="check the NIGHTSHIFT_KAFKA_SASL_ and _SSL_ variables and the broker's ACLs",

@@ -1,8 +1,10 @@
 """The private parts of aiokafka 0.14 that consumers use, each with its reason. A test fails when one moves."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.conn import create_conn
 from aiokafka.structs import OffsetAndMetadata
 
 
@@ -47,6 +49,12 @@ async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> set[int] | No
     cluster = await consumer._client.fetch_all_metadata()
     found: set[int] | None = cluster.partitions_for_topic(topic)
     return found
+
+
+async def connect_once(host: str, port: int, arguments: Mapping[str, Any]) -> None:
+    """Connect and log in to one broker, and close the connection. Raises KafkaError and OSError."""
+    connection = await create_conn(host, port, **arguments)
+    connection.close()
 
 
 async def all_topics(consumer: AIOKafkaConsumer) -> set[str]:

@@ -37,6 +37,22 @@ async def require_topics(settings: KafkaSettings, topics: Iterable[str]) -> None
         await asyncio.sleep(_LOOK_S)
 
 
+async def _refused_by(settings: KafkaSettings) -> BaseException | None:
+    """Connect to the first broker that answers. Returns the error when it refuses the credentials, else None."""
+    arguments = connection_arguments(settings)
+    for address in arguments.pop("bootstrap_servers"):
+        host, _, port = address.rpartition(":")
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                await internals.connect_once(host, int(port), arguments)
+        except CREDENTIALS_REFUSED as error:
+            return error
+        except (KafkaError, TimeoutError, OSError, ValueError):
+            continue
+        return None
+    return None
+
+
 async def _topics(settings: KafkaSettings) -> set[str]:
     """Return the names of all topics that this user may see."""
     client = AIOKafkaConsumer(**connection_arguments(settings), client_id="nightshift-topic-check")
@@ -47,6 +63,9 @@ async def _topics(settings: KafkaSettings) -> set[str]:
     except CREDENTIALS_REFUSED as error:
         raise refusal(error) from error
     except (KafkaError, TimeoutError, OSError) as error:
+        # The client logs why no broker accepts it, and raises that none was reached.
+        if (cause := await _refused_by(settings)) is not None:
+            raise refusal(cause) from cause
         raise Unavailable(f"the broker does not say which topics it has: {error!r}") from error
     finally:
         with suppress(KafkaError, TimeoutError, OSError):

@@ -21,7 +21,10 @@ _MAX_LINKS = 40
 
 
 class Root:
-    """The directory that no path may leave. `home`: the directory above it whose other files snapshots hold too."""
+    """The directory that no path may leave.
+
+    `home` is the directory above it, whose other files snapshots contain, too.
+    """
 
     def __init__(self, path: str, home: str | None = None) -> None:
         self.path = os.path.normpath(path)

@@ -59,7 +59,10 @@ class Copies:
         return same_content(row, stat_row(now))
 
     def open(self, row: Row) -> BinaryIO | None:
-        """Wait until a copy in progress is whole, and open it. Returns None when nothing is kept for this row."""
+        """Open the copy for this row, after waiting until a copy in progress is complete.
+
+        Returns None when there is no copy.
+        """
         if row[KIND] == "file":
             is_copied_now(self._path(row), wait=True)
             for path in (self._path(row), self._link(row)):

@@ -1,7 +1,7 @@
-"""Copies large files in the background, while a lease of each makes the kernel hold up whoever opens it for writing.
+"""Copies large files in the background. A lease of each file makes the kernel hold up a program that opens it to write.
 
-A hold returns as soon as it has the leases (see fcntl(2)), so the agent does not wait for large copies. Only a program
-that writes into a file that is not copied yet waits, and for this one file: the guard then copies that file first.
+A hold returns as soon as it has the leases (see fcntl(2)), so the agent does not wait for large copies. A program waits
+only when it writes into a file that is not copied yet. The guard then copies that file first.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Guard:
         self._files: list[_Guarded] = []
 
     def add(self, file: BinaryIO, path: str, unchanged: Callable[[], bool]) -> bool:
-        """Take a lease of the open file, which will be copied to `path`.
+        """Take a lease of the open file, which will be copied to `path`. Returns False when there is no such lease.
 
-        Returns False when no lease can be had: a program has the file open for writing, or the file system has no
-        leases; and when the file is not `unchanged` once the lease is there.
+        The lease fails when a program has the file open to write, or when the file system has no leases. It is given
+        back when the file is no longer `unchanged` after the lease was taken.
         """
         if len(self._files) >= _FILES:
             return False
@@ -55,7 +55,7 @@ class Guard:
         return False
 
     def start(self) -> None:
-        """Copy the files in a process of its own, which ends after the last one."""
+        """Copy the files in a process of their own, which ends after the last file."""
         if not self._files:
             return
         child = os.fork()
@@ -83,7 +83,7 @@ class Guard:
 
 
 class _Guarded:
-    """A file with a lease, and its copy in the making."""
+    """A file with a lease, and the copy of it that is being written."""
 
     def __init__(self, file: int, copy: int, path: str) -> None:
         self.file = file
@@ -93,13 +93,13 @@ class _Guarded:
         self._waited_since: float | None = None
 
     def waited_for(self) -> bool:
-        """Whether a program waits to open the file for writing."""
+        """Return whether a program waits to open the file for writing."""
         if self._waited_since is None and fcntl.fcntl(self.file, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
             self._waited_since = time.monotonic()
         return self._waited_since is not None
 
     def step(self) -> bool:
-        """Copy a part. Returns whether the file is done: copied, or given up."""
+        """Copy a part of the file. Returns True when the file is copied or given up."""
         try:
             if self._done == 0 and clone(self.file, self.copy):
                 count = 0
@@ -122,25 +122,25 @@ class _Guarded:
             os.unlink(unfinished(self._path))
 
     def close(self) -> None:
-        """Release the lease, unless another process has the file too."""
+        """Release the lease, unless another process still has the file."""
         os.close(self.file)
         os.close(self.copy)
 
 
 def unfinished(path: str) -> str:
-    """The name of a copy until it is whole."""
+    """Return the name that a copy has until it is complete."""
     return f"{path}.new"
 
 
 def new_copy(path: str) -> int:
-    """Create the file of a copy, in place of one that was never finished. Returns its descriptor."""
+    """Create the file of a copy, and replace one that was never completed. Returns its descriptor."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(unfinished(path))
     return os.open(unfinished(path), _NEW, 0o600)
 
 
 def is_copied_now(path: str, *, wait: bool = False) -> bool:
-    """Whether a guard copies to this path. With `wait`, returns when it no longer does."""
+    """Return whether a guard is copying to this path. With `wait`, first wait until it has ended."""
     try:
         handle = os.open(unfinished(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -155,7 +155,7 @@ def is_copied_now(path: str, *, wait: bool = False) -> bool:
 
 
 def clone(file: int, copy: int) -> bool:
-    """Make the copy share the blocks of the file. Returns False where the file system cannot."""
+    """Make the copy share the file's blocks. Returns False when the file system cannot do that."""
     try:
         fcntl.ioctl(copy, _FICLONE, file)
     except OSError:

@@ -1,4 +1,4 @@
-"""Reads the files of a stage for their digests, while calls of the next turn may already write."""
+"""Reads the files of a stage to compute their digests, while calls of the next turn may already write."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _ROUNDS = 3
 class RowDigests:
     """Sets the digests of rows. `base` has the rows of the newest stored snapshot.
 
-    `passed` says whether a call of the next turn may have written. Until then, what a program in the background writes
-    belongs to the checkpoint; afterwards the content is in the copy that `hold` made.
+    `passed` returns True once a call of the next turn may have written. Before that, what a background program writes
+    belongs to the checkpoint. After that, the content of the checkpoint is in the copy that `hold` made.
     """
 
     def __init__(self, root: Root, copies: Copies, base: dict[str, Row], passed: Callable[[], bool]) -> None:
@@ -33,9 +33,9 @@ class RowDigests:
         self._passed = passed
 
     def set(self, rows: dict[str, Row]) -> tuple[list[str], list[str]]:
-        """Set the missing digests, and remove the rows of files that a program in the background has removed.
+        """Set the missing digests, and remove the rows of files that a background program has removed.
 
-        Returns the paths whose content of the checkpoint is lost, and the removed paths.
+        Returns the paths whose content at the checkpoint is lost, and the removed paths.
         """
         torn, removed = [], []
         try:
@@ -65,7 +65,7 @@ class RowDigests:
         return torn, removed
 
     def _read(self, path: str, row: Row) -> bool:
-        """Read the content of the checkpoint. Returns False when there is only another one."""
+        """Read the content at the checkpoint. Returns False when the file now has another content."""
         if self._read_copy(row):
             return True
         try:
@@ -103,7 +103,9 @@ class RowDigests:
         return True
 
     def _read_file(self, path: str, row: Row) -> tuple[Row, bool]:
-        """Returns the row as the file is now, with its digest, and whether the file stood still."""
+        """Return the row of the file as it is now with its digest, and whether the file stood still during the
+        reading.
+        """
         found, still = list(row), False
         with open_file(*self._directories.parent(path)) as file:
             for _ in range(_ROUNDS):

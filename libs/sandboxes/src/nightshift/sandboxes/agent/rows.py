@@ -103,7 +103,10 @@ def same_content(one: Row, other: Row) -> bool:
 
 
 def _stat(row: Row) -> Row:
-    """Return the stat. Leaves out the ctime of a file without read permission: reading it changes mode and ctime."""
+    """Return the stat of a row.
+
+    For a file without read permission it omits the ctime, because reading changes the ctime.
+    """
     part = row[: INODE + 1]
     if row[KIND] == "file" and not row[MODE] & stat.S_IRUSR:
         part[CTIME] = 0

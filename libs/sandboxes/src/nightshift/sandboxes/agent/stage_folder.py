@@ -4,7 +4,9 @@
 <folder>/held.json      the stages that are not stored yet, oldest first, as differences from the base
 <folder>/exclude.json   the patterns of what the newest stage left out
 <folder>/copies/        contents of held files, named by the stat of the file
-<folder>/<mark>.passed  a call of the next turn may have written; .clean: the stage was as the base; .stored: it is
+<folder>/<mark>.passed  exists when a call of the next turn may have written
+<folder>/<mark>.clean   exists when the stage was equal to the base
+<folder>/<mark>.stored  exists when the stage is stored
 """
 
 from __future__ import annotations

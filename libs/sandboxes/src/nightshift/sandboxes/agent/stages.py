@@ -161,9 +161,9 @@ class Stages:
         return copy or open_file(*directories.parent(path))
 
     def _begin(self, mark: int, walking: Walking, *, again: bool) -> dict[str, Any] | None:
-        """Find the stage, or walk the workspace for a new one. Returns None when it equals the base.
+        """Find the stage, or walk the workspace for a new one. Returns None when the workspace equals the base.
 
-        A new stage has no digests yet. Reading the files takes longer, and a hold must not wait for it.
+        A new stage has no digests yet, because reading the files takes longer and a hold must not wait for it.
         """
         with self._folder.locked("lock"):
             self._folder.write_exclude(walking.exclude)
@@ -303,7 +303,7 @@ def _stage(mark: int, changed: dict[str, Row], gone: Iterable[str]) -> dict[str,
 
 
 def _is_stored(row: Row, base: Row | None) -> bool:
-    """Whether the newest stored snapshot has this content, by a stat that tells every change."""
+    """Return whether the newest stored snapshot has this content, by a stat that shows every change."""
     return base is not None and base[SETTLED] and base[DIGEST] is not None and base[:STAT] == row[:STAT]
 
 

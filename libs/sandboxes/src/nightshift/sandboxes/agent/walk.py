@@ -57,8 +57,8 @@ def _rule(pattern: str) -> tuple[bool, bool, bool, Callable[[str], Any]]:
 class Walk:
     """Iterates over all entries of the workspace as (path, handle of the parent, name, stat), parents first.
 
-    The first entry is the workspace itself, with the path `.`. The files of the home come last, below HOME.
-    `problems` collects the path and the reason of what could not be walked.
+    The first entry is the workspace itself, with the path `.`. The files of the home come last, below HOME. `problems`
+    lists the path and the reason for each directory that could not be walked.
     """
 
     def __init__(self, root: Root, exclude: list[str], limit: int) -> None:

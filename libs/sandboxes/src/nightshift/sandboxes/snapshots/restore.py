@@ -133,7 +133,7 @@ async def _apply(
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """The entries that `contents` yields, in its order."""
+    """The entries that `contents` yields, in the order in which it yields them."""
 
     directories: Sequence[Entry]
     written: Sequence[Entry]

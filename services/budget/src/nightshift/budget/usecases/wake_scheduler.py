@@ -57,9 +57,9 @@ _utc_now = partial(datetime.now, UTC)
 class WakeScheduler:
     """Searches for due work twice a second while the service runs.
 
-    `wake_jitter_s`: builds that are due at the same moment wake at different times within so many seconds.
-    `membership`: requests without an answer are also searched for every second until the consumer groups are joined,
-    and whenever their partitions move, because their messages may have reached a process that died.
+    - `wake_jitter_s`: builds that are due at the same moment wake at different times within so many seconds.
+    - `membership`: until the consumer groups are joined, unanswered requests are searched for every second. They are
+      also searched for whenever partitions move, because their messages may have reached a process that has died.
     """
 
     log: EventLog

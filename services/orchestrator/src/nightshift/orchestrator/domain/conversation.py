@@ -30,6 +30,7 @@ from nightshift.orchestrator.domain.state import (
     ToolResults,
     UserMessage,
 )
+from nightshift.orchestrator.domain.writing_calls import may_write
 
 #: The result of a tool call in an answer that was cut off. Such a call does not run.
 CUT = "Not run: your answer was cut off at its output limit. Answer in smaller steps."
@@ -146,6 +147,7 @@ def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
         call_digest(data.tool, data.input),
         call_in_words(data.tool, data.input),
         _preview(data),
+        may_write=not state.wrote and may_write(data.tool, data.input),
     )
     made = state.tool_calls_made + call.by_agent
     return replace(state, tool_calls=(*state.tool_calls, call), tool_calls_made=made)

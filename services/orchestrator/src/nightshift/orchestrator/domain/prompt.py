@@ -32,7 +32,8 @@ from nightshift.orchestrator.domain.state import (
 )
 
 _CACHE = {"type": "ephemeral"}
-#: The cache mark for the tools and the system prompt, which a build reads again after a wait.
+#: For the tools and the system prompt, which a build reads again after a wait, and for the conversation of a build that
+#: waits for people, customers' tools or long commands: writing it costs 2 instead of 1.25, losing it each time 1.25.
 _LONG_CACHE = {"ttl": "1h", "type": "ephemeral"}
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 
@@ -204,8 +205,9 @@ def _message_texts(state: BuildState, rendered: RenderedMessages) -> Iterator[st
     for text in state.conversation.waiting:
         block = _text(_inline(text))
         add("user", [canonical.dumps(block)], block)
+    mark = _mark(state)
     for index in [index for index, role in enumerate(roles) if role == "user"][-2:]:
-        texts[index][-1] = canonical.dumps({**lasts[index], "cache_control": _CACHE})
+        texts[index][-1] = canonical.dumps({**lasts[index], "cache_control": mark})
     for role, content in zip(roles, texts, strict=True):
         yield f'{{"content":[{",".join(content)}],"role":"{role}"}}'
 
@@ -259,8 +261,13 @@ def _messages(state: BuildState) -> list[dict[str, Any]]:
             messages.append({"content": list(blocks), "role": role})
     users = [message for message in messages if message["role"] == "user"]
     for message in users[-2:]:
-        message["content"][-1] = {**message["content"][-1], "cache_control": _CACHE}
+        message["content"][-1] = {**message["content"][-1], "cache_control": _mark(state)}
     return messages
+
+
+def _mark(state: BuildState) -> dict[str, str]:
+    """Return the cache mark of the conversation. A build that has waited long before is likely to wait again."""
+    return _LONG_CACHE if state.waited or state.request.tools else _CACHE
 
 
 def _roles_and_blocks(state: BuildState) -> Iterator[tuple[str, Sequence[dict[str, Any]], bool]]:

@@ -118,6 +118,7 @@ def waiting(state: BuildState, data: BuildWaiting) -> BuildState:
     return replace(
         state,
         mode=RunMode.WAITING,
+        waited=state.waited or data.reason not in ("provider", "paused"),
         waits_for=data.reason,
         waits_on=data.question_id,
         waits_until=data.until,

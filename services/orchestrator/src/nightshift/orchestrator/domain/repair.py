@@ -25,16 +25,19 @@ def repair(
     repaired: dict[str, None] = {}
     blocks: list[Block] = []
     ids = set(used_ids)
-    unsigned = False
+    changed: str | None = None  # what makes later thinking invalid, which is bound to all blocks before it
     for index, block in enumerate(content):
-        # Thinking after a block that was left out is invalid, too.
-        unsigned = unsigned or _is_unsigned(block)
-        if unsigned and block.get("type") in _PROOF:
-            repaired["unsigned_thinking"] = None
+        if _is_unsigned(block):
+            changed = "unsigned_thinking"
+        if changed is not None and block.get("type") in _PROOF:
+            repaired[changed] = None
         elif not is_visible(block):
             repaired["blank_text"] = None
+            changed = changed or "unbound_thinking"
         elif block.get("type") == "tool_use":
             blocks.append(_call(block, invalid_inputs.get(index), ids, repaired))
+            if blocks[-1] != block:
+                changed = changed or "unbound_thinking"
         else:
             blocks.append(block)
     while blocks and blocks[-1].get("type") in _PROOF:

@@ -156,6 +156,7 @@ class ToolCall:
     digest: str  # a digest of tool and input
     words: str = ""  # tool and input in words, for a person
     preview: PreviewTarget | None = None
+    may_write: bool = False  # False also when an earlier call of the build has written
     result: ToolCallCompleted | None = None
 
     @property
@@ -332,7 +333,9 @@ class BuildState:
     side_calls: int = 0  # model calls of roles other than the builder since the turn began
     tool_calls: tuple[ToolCall, ...] = ()
     tool_calls_made: int = 0
-    wrote: bool = False  # True: a call that can write files has succeeded
+    wrote: bool = False  # a call that can write files has succeeded, and no later snapshot was empty
+    wrote_at: int = 0  # the version of the first such result
+    waited: bool = False  # for a person or a long call, so that the provider's short cache was gone
     funds: Funds = Funds()
     counters: FailureCounters = FailureCounters()
     workspace: Workspace = Workspace()

@@ -16,6 +16,7 @@ from nightshift.contracts import ids
 from nightshift.contracts.events.build import (
     BudgetRequested,
     BuildAccepted,
+    EscalationRaised,
     ModelCallResponded,
     ModelCallStarted,
     ToolCallRequested,
@@ -52,6 +53,7 @@ _GIVEN: Final[Mapping[type[Event], frozenset[str]]] = {
         }
     ),
     ModelCallResponded: frozenset({"repaired"}),
+    EscalationRaised: frozenset({"deadline"}),  # earlier versions left it out
 }
 _PRICED: Final = frozenset({"price_version", "cost_microusd"})
 
@@ -198,8 +200,10 @@ class _Attempt:
         return any(one.kind == "decision" for one in self.differences)
 
     @property
-    def rank(self) -> tuple[bool, int, int]:
-        return self.broken, len(self.differences), sum(len(one.fields) for one in self.differences)
+    def rank(self) -> tuple[bool, int, int, int]:
+        other_type = sum(not one.fields for one in self.differences)  # it says less than a field that differs
+        fields = sum(len(one.fields) for one in self.differences)
+        return self.broken, other_type, len(self.differences), fields
 
 
 def _attempt(

@@ -87,6 +87,7 @@ def escalate(state: BuildState, command: Escalate, escalation_id: UUID) -> Event
         detail=command.detail,
         tried=command.tried,
         options=command.options,
+        deadline=state.request.deadline,
     )
     events = (*checkpoint(state), raised)
     return (*events, wait(evolve_all(state, events)))

@@ -18,13 +18,12 @@ from nightshift.contracts.events.sandbox import (
     ToolCallCompleted,
 )
 from nightshift.contracts.events.snapshot import PathProblem, SnapshotEvent, SnapshotSaved
-from nightshift.contracts.tools import Bash, Document, EditFile, WriteFile
 from nightshift.orchestrator.domain import conversation, failure_counters, instructions, judging
 from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import BuildState, PreviewTarget, Workspace
 
-#: The tools that can write files in the workspace.
-_WRITING = frozenset({Bash.tool, WriteFile.tool, EditFile.tool, Document.tool})
+#: A call that takes longer than the provider's short cache lives, five minutes.
+_LONG_CALL_MS = 300_000
 #: The most paths that a message to the agent names.
 _NAMED = 20
 
@@ -84,7 +83,10 @@ def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
     if call.purpose == "instructions":
         state = replace(state, workspace=instructions.read(state.workspace, data))
     if call.by_agent:
-        state = replace(state, wrote=state.wrote or (call.tool in _WRITING and not data.is_error))
+        if call.may_write and not data.is_error and not state.wrote:
+            state = replace(state, wrote=True, wrote_at=state.version)
+        if data.duration_ms > _LONG_CALL_MS:
+            state = replace(state, waited=True)
         state = replace(state, counters=failure_counters.tool_answered(state.counters, call, data))
     return conversation.completed(state, data)
 
@@ -147,6 +149,8 @@ def snapshot_event(state: BuildState, data: SnapshotEvent) -> BuildState:
     """Tell the agent once about each path that snapshots do not contain. The loop never waits for a snapshot."""
     if not isinstance(data, SnapshotSaved):
         return state
+    if not data.files and data.at_version >= state.wrote_at and _began_empty(state):
+        state = replace(state, wrote=False, wrote_at=0)
     workspace = state.workspace
     if (data.skipped or ()) != workspace.skipped:
         workspace = replace(workspace, skipped=data.skipped or ())
@@ -159,6 +163,13 @@ def snapshot_event(state: BuildState, data: SnapshotEvent) -> BuildState:
     news = f"A snapshot of your workspace cannot hold these: {_listed(new)}. They are lost when you get a new sandbox."
     unsaved = workspace.unsaved | {one.path for one in new}
     return replace(state, workspace=replace(workspace, news=(*workspace.news, news), unsaved=unsaved))
+
+
+def _began_empty(state: BuildState) -> bool:
+    """Return whether the workspace had no file at first: it is neither a fork's nor a clone of a repository."""
+    return (
+        state.accepted is not None and state.accepted.source is None and state.accepted.base_build_id is None
+    )
 
 
 def _listed(paths: Sequence[str | PathProblem], count: int | None = None) -> str:

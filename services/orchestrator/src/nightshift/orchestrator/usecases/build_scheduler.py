@@ -119,7 +119,7 @@ class BuildScheduler:
         return Work(self.active, 0 if self._drained else max(self._settings.capacity - self.active, 0))
 
     def drain(self, drained: bool) -> None:
-        """While `drained`, start no build. Those that run are released when their model call in flight has ended."""
+        """While `drained`, start no build. A running build is released when its model call in flight has ended."""
         self._drained = drained
         if drained:
             for active in self._active.values():
@@ -127,7 +127,10 @@ class BuildScheduler:
         self._look.set()
 
     def release_some(self, number: int) -> int:
-        """Release so many builds, and leave them to other replicas for ten seconds. Returns how many it began."""
+        """Release this number of builds, and leave them to other replicas for ten seconds.
+
+        Returns how many are being released.
+        """
         until = asyncio.get_running_loop().time() + _LEFT_TO_OTHERS_S
         chosen = [one for one in self._active.values() if one.runner.build_id not in self._released][:number]
         for active in chosen:

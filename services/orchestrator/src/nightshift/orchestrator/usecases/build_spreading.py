@@ -1,4 +1,4 @@
-"""Releases builds of a replica that runs more than its share, so that replicas which started later take them."""
+"""Releases builds of a replica that runs more than its share, so that replicas that started later take them."""
 
 import asyncio
 import math
@@ -19,7 +19,9 @@ _TOLERANCE, _SLACK = 1.1, 1
 
 
 def excess(own_id: str, replicas: Sequence[Replica]) -> int:
-    """Return how many builds the replica `own_id` should release. Never more than the others have room for."""
+    """Return how many builds the replica `own_id` should release: at most as many as the other replicas have room
+    for.
+    """
     own = sum(one.work.held for one in replicas if one.replica_id == own_id)
     room = sum(one.work.room for one in replicas if one.replica_id != own_id)
     if not replicas or not room:
@@ -29,7 +31,7 @@ def excess(own_id: str, replicas: Sequence[Replica]) -> int:
 
 
 async def spread(scheduler: BuildScheduler, reporter: ReplicaReporter, own_id: str) -> None:
-    """Compare with the other replicas until cancelled, and release the builds above this replica's share."""
+    """Compare the load with the other replicas until cancelled, and release the builds above this replica's share."""
     while True:
         await asyncio.sleep(_EVERY_S)
         try:
