@@ -274,6 +274,9 @@ def test_every_command_speaks_json(demo: Demo, asked_again: tuple[int, list[Any]
         ("account", "budget", "poor", "0.02"),
         ("account", "top-up", "poor", "0.01"),
         ("ps",),
+        ("status",),
+        ("drain", "snapshotter"),
+        ("drain", "snapshotter", "--off"),
         ("doctor",),
         ("db", "status"),
         ("topics", "apply", "--dry-run"),
@@ -281,10 +284,10 @@ def test_every_command_speaks_json(demo: Demo, asked_again: tuple[int, list[Any]
         ("dlq", "show", letter["id"]),
         ("dlq", "redrive", letter["id"], "--dry-run"),
     )
-    # `account open` is above, `wake`, `answer`, `pause` and `resume` below; `up`, `demo`, `down`: in the fixture and in
-    # the stack's own tests.
+    # `account open` is above, `wake`, `answer`, `pause` and `resume` below; `up`, `demo`, `down`, `service`: in the
+    # fixture and in the stack's own tests.
     below = {"wake", "answer", "pause", "resume", "rewind", "import", "approve", "deny"}
-    assert set(NAMES) == {one[0] for one in commands} | below | {"up", "demo", "down"}
+    assert set(NAMES) == {one[0] for one in commands} | below | {"up", "demo", "down", "service"}
     for words in commands:
         ran = demo.run(*words, "--json")
         assert "\x1b" not in ran.stdout, words

@@ -1,11 +1,11 @@
 """Runs one build: asks `next_step`, does the step, and waits for facts of other services."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 import structlog
 
@@ -73,6 +73,7 @@ from nightshift.orchestrator.usecases.provider_reports import blocked, recovered
 _log = structlog.get_logger(__name__)
 
 Clock = Callable[[], datetime]
+T = TypeVar("T")
 
 _LAST_APPEND_S = 2.0  # for the append of a run that is being stopped
 #: Seconds between two attempts at an append, and the number of attempts after which `build.stalled` is appended.
@@ -220,21 +221,23 @@ class Runner:
         """Append what `command` leads to. When another writer appended first, reload the state and return False."""
         before = self._state.version
         try:
-            self._state = await self._commit_when_available(command)
+            self._state = await self._when_available(
+                lambda: self._repository.commit(self.build_id, self._state, command, self._now())
+            )
         except (VersionConflict, EventIdReused, StreamClosed):
-            await self._catch_up()
+            await self._when_available(self._catch_up)
             if self._state.version == before:
                 raise  # there was no other writer, so the log would refuse this for ever
             return False
         self._quiet_polls = 0
         return True
 
-    async def _commit_when_available(self, command: Command) -> BuildState:
-        """Append what `command` leads to. Retries while a server is unavailable: a paid answer must not be lost."""
+    async def _when_available(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Return the result of `work`. Retries it while a server is unavailable: a paid answer must not be lost."""
         tries = 0
         while True:
             try:
-                return await self._repository.commit(self.build_id, self._state, command, self._now())
+                return await work()
             except Transient as error:
                 tries += 1
                 _log.warning("build.append_failed", build_id=self.build_id, tries=tries, error=str(error))
@@ -382,9 +385,8 @@ class Runner:
             try:
                 return await self._commit(command)
             except Exception as error:
-                _log.exception(
-                    "build.decision_failed", build_id=self.build_id, command=type(command).__name__
-                )
+                name = type(command).__name__
+                _log.exception("build.decision_failed", build_id=self.build_id, command=name)
                 instead = instead or replacements(outcome, error)
                 if (following := next(instead, None)) is None:
                     raise
