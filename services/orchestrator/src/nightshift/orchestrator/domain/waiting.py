@@ -156,10 +156,10 @@ def _more(state: BuildState, *, few: bool) -> BuildLimitsChanged:
 
 
 def message(state: BuildState, command: MessageAgent) -> Events:
-    """Return the events of a person's message. The message replaces answers and approvals that are still open.
+    """Return the events of a person's message. The message closes open questions and denies open approvals.
 
-    The message ends neither a wait at a limit nor a pause. While calls of customer's tools are open, the build waits
-    on for their results.
+    The message ends neither a wait at a limit nor a pause. While calls of customer's tools are open, the build keeps
+    waiting for their results.
     """
     events: Events = (AgentSteered(reason="person", message=command.message),)
     events += approvals.replaced_by_message(state)

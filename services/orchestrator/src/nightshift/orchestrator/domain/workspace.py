@@ -1,4 +1,4 @@
-"""Folds the events of the sandbox: the sandbox itself, its preview, and the agent's messages about both."""
+"""Folds the events of the sandbox: the sandbox itself, its preview, and messages to the agent about both."""
 
 from collections.abc import Sequence
 from typing import assert_never

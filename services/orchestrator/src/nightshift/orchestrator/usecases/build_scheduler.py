@@ -302,7 +302,7 @@ class BuildScheduler:
     async def _waiting_for_provider(self, room: int) -> Sequence[str]:
         """Return the ids of builds that wait for the provider.
 
-        They are as many as this replica has room for, plus as many as it knows to be blocked.
+        They are at most as many as this replica has room for, plus as many as it knows to be blocked.
         """
         limit = max(room, 1) + self._provider.blocked
         waiting = await self._unowned.waiting_for_provider(limit=limit)
