@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 import psutil
 import pytest
+from tests.support.local_files import text_in_sandbox
 from tests.support.processes import in_process, nightshift
 from tests.support.span_collector import Collector, Span, span_collector
 
 from nightshift.cli.main import NAMES
-from nightshift.sandboxes.local.driver import LocalDriver
-from nightshift.sandboxes.local.settings import LocalSettings
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -89,11 +88,8 @@ def test_its_preview_shows_the_app(demo: Demo) -> None:
 
 
 def test_each_step_had_its_effect_once(demo: Demo) -> None:
-    async def steps() -> str:
-        driver = LocalDriver(LocalSettings(demo.home / "sandboxes"))
-        return (await (await driver.connect(demo.summary["sandbox_id"])).read_file("STEPS.md")).decode()
-
-    numbers = [int(line.split()[1].rstrip(":")) for line in asyncio.run(steps()).splitlines()]
+    steps = text_in_sandbox(demo.home, demo.summary["sandbox_id"], "STEPS.md").splitlines()
+    numbers = [int(line.split()[1].rstrip(":")) for line in steps]
     assert numbers == [number for number in range(1, 14) if number != 5]
 
 
