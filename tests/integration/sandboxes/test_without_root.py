@@ -4,6 +4,8 @@ import asyncio
 import os
 import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,17 +22,18 @@ pytestmark = [
 ]
 
 
-async def test_the_suites_of_the_local_driver_pass_without_root(tmp_path: Path) -> None:
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A home of the ordinary user. Not below `tmp_path`: each start of pytest closes its folders to other users."""
+    with tempfile.TemporaryDirectory(prefix="nightshift-user-") as folder:
+        os.chown(folder, int(_USER), int(_USER))
+        yield Path(folder)
+
+
+async def test_the_suites_of_the_local_driver_pass_without_root(home: Path) -> None:
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         pytest.skip("setpriv is not installed")
-    home = tmp_path / "home"
-    home.mkdir()
-    for path in (home, tmp_path, *tmp_path.parents[:-1]):
-        if path == home:
-            os.chown(path, int(_USER), int(_USER))
-        elif not path.stat().st_mode & 0o001:
-            path.chmod(path.stat().st_mode | 0o001)  # pytest closes its folders to others
     as_user = [setpriv, "--reuid", _USER, "--regid", _USER, "--clear-groups", sys.executable, "-B"]
     code, said = await _run([*as_user, "-c", _PROBE], home)
     if "found" not in said:
