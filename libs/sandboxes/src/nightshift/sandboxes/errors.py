@@ -35,7 +35,7 @@ FileProblem = Literal[
 
 
 class SandboxGone(Refused):
-    """The sandbox does not exist any more, or another sandbox has its id."""
+    """The sandbox does not exist any more, or its id now belongs to another sandbox."""
 
 
 class CallRecordLost(SandboxGone):
@@ -50,7 +50,7 @@ class AgentBroken(CallRecordLost):
 
 
 class FileRefused(Refused):
-    """A file operation cannot be done. The message is for the model."""
+    """A file operation cannot be done, for the reason `kind`. The message is for the model."""
 
     def __init__(self, message: str, *, kind: FileProblem) -> None:
         super().__init__(message)
@@ -62,7 +62,7 @@ class PortRefused(Refused):
 
 
 class HostileTree(Refused):
-    """A manifest or a tree breaks a rule or a limit. Nothing of it was used."""
+    """A manifest or a tree breaks a rule or a limit. Nothing of it was used, because it may be an attack."""
 
 
 class SandboxUnavailable(Transient):
@@ -70,7 +70,7 @@ class SandboxUnavailable(Transient):
 
 
 class AnswerCut(SandboxUnavailable):
-    """The agent's process for one request ended before its answer did."""
+    """The agent's answer ended too early, for example because the agent's process was killed."""
 
 
 class SandboxHung(SandboxUnavailable):

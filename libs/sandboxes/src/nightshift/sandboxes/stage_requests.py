@@ -1,4 +1,4 @@
-"""The requests to the agent inside a sandbox that are about stages."""
+"""The requests that concern stages, from a driver to the agent inside a sandbox."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence

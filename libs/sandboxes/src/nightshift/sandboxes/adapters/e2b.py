@@ -149,7 +149,7 @@ class E2BDriver:
             raise self._final(error, "create") from error
 
     def _final(self, error: SandboxUnavailable, what: str) -> Exception:
-        """Return ProviderRefused when E2B will refuse the same request again, otherwise the error itself."""
+        """Return ProviderRefused when E2B will refuse the same request again, otherwise `error`."""
         cause = error.__cause__
         if not isinstance(cause, TemplateException | NotFoundException) and not (
             isinstance(cause, SandboxException) and cause.status_code in _REFUSED
@@ -228,7 +228,7 @@ class E2BDriver:
         return found
 
     async def visited_at(self, sandbox_id: str) -> datetime | None:
-        """Return None: visitors use E2B's own proxy, so their visits are not counted."""
+        """Return None: visitors use E2B's own proxy, so this driver does not know when a preview was visited."""
         return None
 
     async def kill(self, sandbox_id: str) -> None:
@@ -330,8 +330,8 @@ class _Channel:
 
     @asynccontextmanager
     async def _kept_alive(self) -> AsyncIterator[None]:
-        """Extend the sandbox's lifetime at E2B every third of the lifetime while the block runs, and at once when that
-        is due.
+        """Extend the sandbox's lifetime at E2B while the block runs, every third of it, and at the start when that is
+        due.
         """
         third = self._options.lifetime_s / 3
         if time.monotonic() - self._extended > third:
@@ -379,9 +379,8 @@ class _Channel:
 
 @contextmanager
 def _errors(*, gone_is_fine: bool = False) -> Any:
-    """Translate the SDK's errors.
-
-    A sandbox that does not run counts as gone, because connecting would have resumed it.
+    """Translate the SDK's errors to those of the port. If `gone_is_fine`, ignores that the sandbox is gone or does not
+    run.
     """
     try:
         yield

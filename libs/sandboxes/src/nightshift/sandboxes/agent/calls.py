@@ -35,7 +35,9 @@ class Calls:
         return os.path.join(self._outputs, checked_call_id(call_id).replace("/", "~"))
 
     def start(self, **spec: Any) -> dict[str, Any]:
-        """Run the command of this CallSpec, unless the call began before. Returns the state of the call."""
+        """Start the command of this CallSpec, unless the call began before. Returns the state: running, finished or
+        died.
+        """
         from . import command_supervisor  # noqa: PLC0415 - slow to import, and not needed by most requests
 
         call_id = checked_call_id(spec["call_id"])
@@ -86,7 +88,10 @@ class Calls:
 
     @contextlib.contextmanager
     def once(self, call_id: str | None) -> Iterator[bool]:
-        """Yield True unless a block of this call has already ended without an error."""
+        """Take the call's lock, and yield True unless a block with this call id has ended before without an error.
+
+        With `call_id` None always yields True. The caller does the call's effect only if the value is True.
+        """
         if call_id is None:
             yield True
             return
@@ -97,9 +102,9 @@ class Calls:
                 self._journal.add(call_id, "done", True)
 
     def output(self, call_id: str, stream: str, offset: int, limit: int) -> Iterator[bytes]:
-        """Yield up to `limit` bytes of the kept output from `offset`.
+        """Yield up to `limit` bytes of the call's kept `stream` (out or err), from byte `offset` on.
 
-        Yields nothing when a command removed the output.
+        Yields nothing when a command has removed the output.
         """
         if stream not in ("out", "err"):
             raise Refusal("bad_request", "no such stream")
@@ -114,7 +119,11 @@ class Calls:
             yield from file_chunks(file, limit)
 
     def look(self, call_id: str, reader: str) -> tuple[dict[str, Any], Iterator[bytes]]:
-        """Return the state and what both streams have had since the last look of another reader than this call."""
+        """Return the state of a background call and the new output of its two streams, for the call `reader`.
+
+        New is what no earlier reader has had. A reader that repeats its call gets the same part again, and what came
+        since.
+        """
         state = self.wait(call_id, 0)
         if state["state"] == "unknown":
             return state, iter((b"",))

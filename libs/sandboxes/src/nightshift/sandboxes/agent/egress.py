@@ -1,6 +1,6 @@
-"""The sockets in a local sandbox to which programs connect for the network outside.
+"""The listening sockets in a local sandbox to which programs connect to reach the network outside.
 
-Process 1 opens them on the sandbox's loopback and passes them to the host, where the proxy accepts the connections.
+The agent opens them on the sandbox's loopback and passes them to the host, where the egress proxy accepts connections.
 That works because a socket stays in the network namespace in which it was made.
 """
 

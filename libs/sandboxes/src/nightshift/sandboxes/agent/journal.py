@@ -1,9 +1,9 @@
 """The journal of calls: which calls began, how each ended, and notes about them. Each record is one appended line.
 
-A call with a record never runs again. So commands must not reach the journal, or else its loss must be detected. In a
-local sandbox it is a file without a name in the memory of process 1. At E2B it is a file in the home. Its first line
-contains the sandbox's generation and the inode of the file. So the agent detects when a command removed, emptied or
-copied the journal; the sandbox then counts as lost.
+A call with a record never runs again. So commands must not reach the journal, or the agent must detect its loss. In a
+local sandbox the journal is an unnamed file in the memory of process 1. At E2B it is a file in the home, whose first
+line contains the sandbox's generation and the file's inode. By these the agent detects when a command removed, emptied
+or copied the journal; the sandbox then counts as lost.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ class Journal:
             return None
 
     def require(self, generation: str | None) -> None:
-        """Raise Refusal of kind `lost` unless the journal is that of this generation."""
+        """Raise Refusal of kind `lost` unless the journal has this generation in its first line. Does nothing for
+        None.
+        """
         if generation is not None and self.generation() != generation:
             raise Refusal("lost", "the record of the calls that ran in this sandbox is gone")
 
@@ -93,8 +95,8 @@ class Journal:
     def lock(self, call_id: str, *, wait: bool) -> Iterator[int | None]:
         """Take the lock of a call. Yields a file descriptor that holds it.
 
-        The kernel releases the lock when all processes with this descriptor have closed it or died. Yields None when
-        another process holds the lock and `wait` is False.
+        The kernel releases the lock when all processes with this descriptor have closed it or died. If another process
+        holds the lock, waits for it if `wait`, otherwise yields None.
         """
         with self._open() as file:
             held: int | None = file.fileno()
@@ -105,7 +107,9 @@ class Journal:
             yield held
 
     def wait_unlocked(self, call_id: str, wait_s: float) -> bool:
-        """Wait until no process holds the call's lock. Returns False when one still does after `wait_s` seconds."""
+        """Wait until no process holds the call's lock. Returns False when a process still holds it after `wait_s`
+        seconds.
+        """
         with self._open() as file:
             try:
                 _lock(file.fileno(), fcntl.F_RDLCK, _byte(call_id), wait_s)
@@ -163,10 +167,10 @@ def _byte(call_id: str) -> int:
 
 
 def _lock(handle: int, kind: int, byte: int, wait_s: float | None = None) -> None:
-    """Lock one byte of the file. With `wait_s` None it waits without a limit.
+    """Lock one byte of the file. If `wait_s` is None, waits without a limit.
 
-    Raises BlockingIOError when the byte is locked by another and `wait_s` is 0, and TimeoutError after `wait_s`
-    seconds.
+    Raises BlockingIOError when another process has locked the byte and `wait_s` is 0. Raises TimeoutError when it
+    still has after `wait_s` seconds.
     """
     request = struct.pack("hhqqi4x", kind, os.SEEK_SET, byte, 1, 0)
     if wait_s is None or wait_s <= 0:

@@ -14,7 +14,7 @@ _SHARE = 32 * 1024
 
 
 def keep(state: str) -> None:
-    """Fill the reserve in the directory `state`. Does nothing when the disk has no room for it."""
+    """Allocate the reserve, a file in the directory `state`. Does nothing when the disk has no room for it."""
     path = os.path.join(state, "reserve")
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

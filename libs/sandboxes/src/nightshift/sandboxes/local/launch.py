@@ -90,9 +90,9 @@ class Ids:
 
 
 def candidates(settings: LocalSettings) -> list[Path]:
-    """Return the bubblewrap programs to try.
+    """Return the paths of the bubblewrap programs to try, in order.
 
-    The system's is first, because AppArmor has a profile only for that one.
+    The system's is first, because AppArmor has a profile only for that one. A configured path is the only one.
     """
     if settings.bwrap is not None:
         return [settings.bwrap]
@@ -113,13 +113,13 @@ def start(
 ) -> None:
     """Start the sandbox's processes, and wait until they are in their cgroup.
 
-    The processes have a session of their own, so they outlive this process. Raises OSError, and SandboxUnavailable when
-    bubblewrap does not report a process in time.
+    The processes have a session of their own, so they outlive this process. Raises OSError. Raises SandboxUnavailable
+    when bubblewrap does not report a process in time.
 
-    - `listener`: the agent's socket.
-    - `log`: the descriptor of the file for the standard error.
+    - `listener`: the agent's listening socket.
+    - `log`: the descriptor of the file for the standard error of bubblewrap and the agent.
     - `certificate`: the certificate of the egress proxy, or None for a sandbox without a network.
-    - `disk`: the disk of the home. With None the home is a directory.
+    - `disk`: the disk of the home. If it is None, the home is a directory on the host.
     """
     status = os.open(
         directory.path / "bwrap.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
@@ -167,7 +167,10 @@ def start(
 
 
 def _enter_group(settings: LocalSettings, directory: SandboxDirectory, report: int, cgroups: Cgroups) -> None:
-    """Move process 1 into its cgroup, while it has no children yet because it has not started the agent."""
+    """Wait until bubblewrap reports the sandbox's process 1, and move it into its cgroup.
+
+    It has no children at that time, because it has not started the agent. Raises SandboxUnavailable without a report.
+    """
     with os.fdopen(report, "rb", buffering=0) as pipe:
         said = b""
         while not said.rstrip().endswith(b"}"):
@@ -186,7 +189,10 @@ def _enter_group(settings: LocalSettings, directory: SandboxDirectory, report: i
 
 
 def _filter(opened: list[int], *, memfd: bool) -> list[str]:
-    """Return bubblewrap's option for the system call filter. Adds the descriptor of the filter's file to `opened`."""
+    """Return bubblewrap's options for the system call filter. Adds the descriptor of the filter's file to `opened`.
+
+    Returns no options for a machine type without a filter. Unless `memfd`, the filter refuses files in memory.
+    """
     if not seccomp.supported(platform.machine()):
         return []
     opened.append(_memory("seccomp", seccomp.program(platform.machine(), memfd=memfd)))
@@ -194,7 +200,11 @@ def _filter(opened: list[int], *, memfd: bool) -> list[str]:
 
 
 def _user_namespace(ids: Ids) -> int:
-    """Create a user namespace with two ids, 0 for the agent and 1000 for the commands. Returns an open descriptor."""
+    """Create a user namespace with two user ids: 0 for the agent and 1000 for commands. Returns an open descriptor of
+    it.
+
+    `ids` are the ids on the host to which they are mapped.
+    """
     with subprocess.Popen(
         ["unshare", "--user", "sh", "-c", "echo; read _"],
         stdin=subprocess.PIPE,
@@ -221,21 +231,23 @@ def _bind(source: Path, target: str) -> str:
 
 
 def _disk(disk: LoopDevice, target: str, ids: Ids) -> str:
-    """Return a line of fstab(5) that mounts a home's disk. The agent's group may use the reserved blocks."""
+    """Return a line of fstab(5) that mounts the home's disk at `target`. Only the agent's group may use the reserved
+    blocks.
+    """
     return f"{disk.path} {target} ext4 {MOUNT_OPTIONS},resgid={ids.agent},X-mount.mkdir 0 0"
 
 
 def _tmpfs(limits: SandboxLimits, ids: Ids) -> list[str]:
-    """Return lines of fstab(5) for both filesystems in memory. Only root can limit how many files they hold."""
+    """Return lines of fstab(5) that mount /tmp and /dev/shm in memory, with limits for their bytes and files."""
     bounds = f"size={limits.tmpfs_bytes},nr_inodes={_MEMORY_FILES}"
     options = f"mode=1777,uid={ids.agent},gid={ids.agent},{bounds},nosuid,nodev,X-mount.mkdir"
     return [f"none {target} tmpfs {options} 0 0" for target in _IN_MEMORY.values()]
 
 
 def _bwrap_dir(bwrap: Path) -> Path:
-    """Return the directory to mount for bubblewrap.
+    """Return the directory that a sandbox must see for bubblewrap to run.
 
-    For the wheel's bubblewrap it includes the libraries of the wheel.
+    For the bubblewrap of the Python wheel it includes the wheel's libraries.
     """
     return bwrap.resolve().parents[2] if bwrap.is_relative_to(_wheel_dir()) else bwrap.resolve().parent
 
@@ -277,9 +289,9 @@ def _view(
 ) -> list[str]:
     """Return bubblewrap's options for the mounts.
 
-    Commands see the system read-only, and a /proc, /dev and /tmp of their own. The home is the only other place that
-    they can write. `sources` are the paths of the home, of the agent's own directory, of Python and of the agent's
-    code. `files` maps names in /etc to descriptors.
+    Commands see the system read-only, and a /proc, /dev and /tmp of their own. Besides these they can write only to
+    the home. `sources` are the paths of the home, of the agent's own directory, of Python and of the agent's code.
+    `files` maps names in /etc to descriptors of their content.
     """
     home, own, python, agent_dir = sources
     binds: list[tuple[str, str, str]] = [("--ro-bind", "/usr", "/usr")]
@@ -321,7 +333,7 @@ def _in_memory(target: str, settings: LocalSettings, *, as_root: bool) -> list[s
 
 
 def _parents(targets: Iterable[str]) -> list[str]:
-    """Return options that create the directories above the mounts. Every user inside may enter them."""
+    """Return bubblewrap's options that create the directories above the mount points, open to every user."""
     above = {parent for target in targets for parent in Path(target).parents if parent != Path("/")}
     return [word for path in sorted(above) for word in ("--perms", "0755", "--dir", str(path))]
 
@@ -335,7 +347,9 @@ def _memory(name: str, content: bytes) -> int:
 
 
 def compile_agent() -> None:
-    """Compile the agent's modules here, because inside a sandbox the compiled modules could not be stored."""
+    """Compile the agent's Python modules on the host, because inside a sandbox the compiled modules could not be
+    stored.
+    """
     compileall.compile_dir(str(_agent_dir()), quiet=2)
 
 

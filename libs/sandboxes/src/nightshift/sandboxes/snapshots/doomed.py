@@ -1,8 +1,8 @@
 """Records which objects of a project garbage collection is about to delete.
 
 Such an object is doomed: no upload reuses it. Each state of this record is an object of its own,
-`<prefix>/gc/<number>.json`, that is written only once. So when two collections run at the same time, one of them is
-refused. And no reader sees half of a change.
+`<prefix>/gc/<number>.json`, that is written only once. So when two collections run at the same time, only one writes
+its state. And no reader sees half of a change.
 """
 
 import json
@@ -15,7 +15,7 @@ async def newest(objects: ObjectStore, prefix: str) -> tuple[int, Mapping[str, f
     """Return the number of the newest state, and for each doomed key the time when it was doomed, in seconds since
     1970.
 
-    Each collection that dooms or deletes something increases the number. The number is 0 before the first one.
+    Each collection that dooms or deletes objects increases the number. It is 0 before the first one.
     """
     keys = [found.key async for found in objects.list(f"{prefix}/gc/")]
     if not keys:

@@ -45,8 +45,9 @@ class Pack:
 
 @dataclass(frozen=True, slots=True)
 class ReadFile:
-    """A file whose content was read to its end: keyed digest, size, and the digests of its blobs when it has
-    several.
+    """A file whose content was read to its end: its keyed digest and its size.
+
+    `pieces` are the digests of its blobs, in order, when it has several.
     """
 
     path: str
@@ -72,7 +73,8 @@ class Packer:
     def add(self, block: ExportedBlock) -> tuple[list[ReadFile], dict[str, str], list[Pack]]:
         """Add a block.
 
-        Returns the files that end in it, the paths that cannot be read with the reasons, and complete packs.
+        Returns the files that end in this block, the paths that cannot be read with the reasons, and the packs that
+        are full.
         """
         files, problems, full, offset = list[ReadFile](), dict[str, str](), list[Pack](), 0
         for part in block.parts:
@@ -116,7 +118,9 @@ class Packer:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A part of a pack to fetch in one request, with the entries whose contents are in it, by location."""
+    """A part of a pack to fetch in one request. `wanted` has the locations in it, each with the entries of that
+    content.
+    """
 
     pack: str
     start: int
@@ -147,9 +151,9 @@ def verified(frame: bytes, limit: int, digest: str, key: ProjectKey) -> bytes | 
 
 
 def ranges(blobs: Mapping[str, Location], entries: Iterable[Entry]) -> tuple[list[Range], list[Entry]]:
-    """Group the entries by ranges of packs that contain their contents.
+    """Group the entries by ranges of packs that contain their contents. Near contents share a range.
 
-    Returns entries without a location separately.
+    Returns the ranges, and the entries whose content has no location.
     """
     by_pack: dict[str, dict[Location, list[Entry]]] = {}
     nowhere = list[Entry]()
@@ -186,7 +190,7 @@ def compress(data: bytes) -> bytes:
 
 
 def inflate(frame: bytes, limit: int) -> bytes:
-    """Decompress at most `limit` bytes, and use about as much memory. Raises HostileTree when there are more."""
+    """Decompress a zstd frame. Raises HostileTree when it has more than `limit` bytes, without using more memory."""
     decompressor = zstd.ZstdDecompressor()
     try:
         data = decompressor.decompress(frame, max_length=limit + 1)
