@@ -1,4 +1,4 @@
-"""Asks a preview for its HTTP status. Only this module imports httpx."""
+"""Asks a preview for its HTTP status, to test whether it answers. Only this module imports httpx."""
 
 from types import TracebackType
 from typing import Self
@@ -23,7 +23,7 @@ class HttpPreviewProbe:
         await self._client.aclose()
 
     async def status(self, url: str) -> int | None:
-        """Return the HTTP status of a GET request, or None when nothing answers.
+        """Return the HTTP status of a GET request, or None when no HTTP server answers.
 
         Does not read the body, which may be hostile.
         """

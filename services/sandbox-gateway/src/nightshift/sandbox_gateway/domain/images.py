@@ -1,4 +1,7 @@
-"""Recognises images that the Messages API accepts, and checks that they are complete, because it refuses others."""
+"""Recognises images that the Messages API accepts, and checks that they are complete.
+
+The Messages API would refuse a request with another image.
+"""
 
 import struct
 import zlib

@@ -12,7 +12,7 @@ _THROTTLED_S = 1.0
 
 
 def limit_notes(usage: Usage, *, exit_code: int | None) -> list[str]:
-    """Return a sentence for each limit that the sandbox had reached when the command failed."""
+    """Return a sentence for each limit that the sandbox has reached, for the output of a failed command."""
     notes = []
     if usage.free_bytes < _LEAST_FREE:
         notes.append(

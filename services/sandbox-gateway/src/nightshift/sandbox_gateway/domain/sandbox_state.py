@@ -1,4 +1,4 @@
-"""Folds the stream of a build to what the gateway needs: its sandbox, its pending tool calls, its snapshots."""
+"""Folds the stream of a build to a state: its sandbox, its pending tool calls, its snapshots."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -42,8 +42,8 @@ _ENDS: dict[type[Event], Ending] = {BuildReady: "ready", BuildFailed: "failed", 
 class OpenSandbox:
     """The sandbox of a build. `restored`: its workspace is that of the newest snapshot, or there is no snapshot.
 
-    `last_command` is the last bash call that ended in it. `resumed`: it was paused and resumed, and no call has ended
-    since.
+    `last_command` is the id of the last bash call that ended in it. `resumed`: it was paused and resumed, and no call
+    has ended since.
     """
 
     sandbox_id: str
@@ -65,7 +65,7 @@ class PendingCall:
 
 @dataclass(frozen=True, slots=True)
 class StoredSnapshot:
-    """The newest snapshot of the build."""
+    """The newest snapshot of the build. `at_rest`: no tool call could run while it was made."""
 
     key: str
     at_version: int
@@ -74,7 +74,7 @@ class StoredSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class SandboxState:
-    """What the gateway knows about one build."""
+    """The state of one build as the sandbox gateway needs it."""
 
     build_id: str
     project_id: str = ""
@@ -127,9 +127,9 @@ class SandboxState:
 
     @property
     def waits(self) -> UUID | None:
-        """The id of the event that asks for the next step: the oldest call, else a close, a pause or a delivery.
+        """The id of the event that asks for the next step, or None when nothing is to do.
 
-        None for none.
+        The next step is the oldest call. Without calls it is a close, else a pause, else a delivery of commits.
         """
         if self.pending:
             return min(self.pending.values(), key=lambda call: call.version).event_id
@@ -137,18 +137,15 @@ class SandboxState:
 
     @property
     def to_deliver(self) -> UUID | None:
-        """The id of build.ready while the commits wait for delivery, which follows the last snapshot.
-
-        Otherwise None.
-        """
+        """The id of build.ready when the commits should be delivered now, after the last snapshot. Otherwise None."""
         waits = self.source is not None and not self.delivered and self.completion is not None
         return self.ready_id if waits and self.sandbox is not None else None
 
     @property
     def to_pause(self) -> UUID | None:
-        """The id of the failed snapshot because of which the sandbox is paused, not closed, during a sleep.
+        """The id of snapshot.failed when the sandbox should be paused now. Otherwise None.
 
-        None for none.
+        That is so during a sleep whose snapshot failed: the paused sandbox keeps the files.
         """
         if self.sandbox is None or self.sandbox.paused or self.asleep_since is None:
             return None

@@ -36,9 +36,10 @@ _CONTROLS = re.compile(
 
 
 def printable(data: bytes | str) -> str:
-    """Return the text that a terminal would finally show.
+    r"""Return the text that a terminal would finally show.
 
-    Removes complete escape sequences, and what a `\\r` overwrote. Shows other control characters as `\\x1b`.
+    Removes complete escape sequences, and text that was overwritten after a `\r`. Shows other control characters as
+    `\x1b`.
     """
     text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
     text = _TO_START.sub("\r", text.replace("\r\n", "\n"))
@@ -83,7 +84,10 @@ def _as_control(found: re.Match[str]) -> str:
 
 
 def _erasures(part: str) -> Iterable[tuple[str, str]]:
-    """Yield each piece of text with the erasure before it. The first piece has none."""
+    """Yield (erasure, text) for each piece of text: the code that erases something before the text, and the text.
+
+    The erasure of the first piece is empty.
+    """
     pieces = re.split(f"([{_TO_END}{_WHOLE}])", part)
     yield "", pieces[0]
     yield from zip(pieces[1::2], pieces[2::2], strict=True)
@@ -93,7 +97,7 @@ class Mask:
     """Replaces secrets in a text by `[secret NAME]`, also in encoded forms such as base64, hex and URL quoting."""
 
     def __init__(self, secrets: Mapping[str, Sequence[str]]) -> None:
-        """`secrets` maps a name to its values.
+        """`secrets` maps the name of each secret to its values.
 
         Values under four characters are not masked, because they occur in words.
         """
@@ -120,7 +124,7 @@ class Cut:
 def cut(text: str, *, limit: int = LIMIT, where: str | None = None) -> Cut:
     """Shorten a text to about `limit` characters and bytes: its beginning, a note, its end.
 
-    The note says where the whole text is, if `where` is given.
+    If `where` is given, the note names it as the place of the whole text. A shorter text stays unchanged.
     """
     if len(text) <= limit and len(text.encode()) <= limit:
         return Cut(text, False)

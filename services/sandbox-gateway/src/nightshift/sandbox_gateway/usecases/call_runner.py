@@ -75,8 +75,8 @@ class CallRunner:
     async def answer_at_once(self, state: SandboxState) -> bool:
         """Answer the pending calls that need no sandbox. Returns whether other calls remain.
 
-        No lease is needed, because every gateway gives the same answer, which is appended once. A call whose input is
-        in the object store remains.
+        Needs no lease: every replica gives the same answer, and the log accepts it once. A call whose input is in the
+        object store remains.
         """
         left = False
         for call in state.pending.values():
@@ -156,9 +156,9 @@ class CallRunner:
     async def _lost_if_hung(
         self, state: SandboxState, error: SandboxHung, calls: Sequence[PendingCall]
     ) -> NoReturn:
-        """Raise the error, so that the call is tried again. After several such errors, treat the sandbox as lost.
+        """Count the error and raise it, so that the calls are tried again.
 
-        Then raises StateOutdated.
+        After several such errors in a row, records the sandbox as lost and raises StateOutdated instead.
         """
         gone = self.lifecycle.count_hung(state, error)
         if gone is None:
@@ -167,8 +167,9 @@ class CallRunner:
         raise StateOutdated from error
 
     async def _hold(self, state: SandboxState, sandbox: Sandbox) -> None:
-        """Before the first call of a turn that may write, keep the checkpoint's files in the sandbox for the
-        snapshotter.
+        """Protect the checkpoint's files in the sandbox before the first call of a turn that may write.
+
+        The snapshotter may not have stored them yet. Does nothing when they are protected, or the sandbox is newer.
         """
         opened = state.sandbox.opened_version if state.sandbox is not None else state.checkpoint
         if opened >= state.checkpoint or self._held.get(state.build_id) == state.checkpoint:
@@ -177,7 +178,10 @@ class CallRunner:
         self._held[state.build_id] = state.checkpoint
 
     async def _lost(self, state: SandboxState, error: SandboxGone, *, calls: Sequence[PendingCall]) -> None:
-        """Append sandbox.lost together with a failed result for each call that may have begun."""
+        """Append sandbox.lost together with a failed result for each of these calls that may have changed the sandbox.
+
+        Raises StateOutdated when the log has these events already.
+        """
         _log.warning("sandbox.lost", build_id=state.build_id, error=str(error))
         lost = self.lifecycle.lost(state, error)
         changing = [call for call in calls if not reads(call)]
@@ -241,7 +245,7 @@ class CallRunner:
 
 
 def _parsed(asked: ToolCallRequested, value: dict[str, Any]) -> ToolInput | CallOutcome:
-    """Return the validated input of a call, or why the call is refused."""
+    """Return the validated input of a call, or the outcome that refuses the call."""
     if asked.purpose == "setup":
         return PrepareWorkspace()
     return refused(asked) or parse_input(asked.tool, value)
@@ -277,7 +281,7 @@ async def _run_tool(ctx: Context, ask: ToolInput, probe: PreviewProbe) -> CallOu
 
 
 async def _run_quick_tool(ctx: Context, ask: ToolInput) -> CallOutcome:
-    """Run a tool that is quick by itself: when it is slow, the sandbox is the reason, and the wait is reported."""
+    """Run a tool that is quick by itself. If it is slow, the sandbox is the reason, so the caller watches the time."""
     match ask:
         case ReadFile():
             return await files.read_file(ctx, ask)

@@ -47,7 +47,7 @@ class SandboxLifecycle:
     _hung: Counter[str] = field(default_factory=Counter, init=False)
 
     async def preview_expired(self, state: SandboxState) -> bool:
-        """Return whether the preview of a finished build is over: `preview_s` seconds after its end and its last
+        """Return whether to close a finished build's sandbox: `preview_s` seconds have passed since its end and last
         visit.
         """
         if state.sandbox is None or state.ready_since is None or state.completion is None:
@@ -61,7 +61,7 @@ class SandboxLifecycle:
     def count_hung(self, state: SandboxState, error: SandboxHung) -> SandboxGone | None:
         """Count a request that the sandbox did not answer.
 
-        Returns an error when the sandbox counts as lost now, else None.
+        After several in a row, returns the error with which the sandbox counts as lost. Otherwise returns None.
         """
         if state.sandbox is None:
             return None
@@ -73,7 +73,7 @@ class SandboxLifecycle:
         return SandboxGone(f"sandbox {sandbox_id} left {_MOST_HUNG} requests without an answer: {error}")
 
     async def ready(self, state: SandboxState) -> Sandbox:
-        """Return the build's sandbox with the right workspace. Opens a sandbox when there is none.
+        """Return the build's sandbox with the workspace restored. Opens a sandbox when there is none.
 
         Raises SandboxGone when the sandbox no longer exists, and StateOutdated when the log must be read again first.
         """
@@ -165,7 +165,7 @@ class SandboxLifecycle:
     async def discard(self, state: SandboxState) -> None:
         """Kill a lost sandbox, which may still run processes.
 
-        When the provider does not answer, the sweeper does it later.
+        When the provider does not answer, only logs that: the sweeper kills the sandbox later.
         """
         if state.sandbox is None:
             return
@@ -175,8 +175,9 @@ class SandboxLifecycle:
             _log.warning("sandbox.not_ended", sandbox_id=state.sandbox.sandbox_id, error=str(error))
 
     async def close(self, state: SandboxState) -> None:
-        """Kill the sandbox and append sandbox.closed: after the snapshot of a sleep or an end, or when the preview is
-        over.
+        """Kill the sandbox and append sandbox.closed. Does nothing without a sandbox.
+
+        It is due after the snapshot of a sleep or of an end, or when the preview has expired.
         """
         if state.sandbox is None:
             return
@@ -188,9 +189,9 @@ class SandboxLifecycle:
         await self.append(state, NewEvent(closed, cause))
 
     async def pause(self, state: SandboxState) -> None:
-        """Pause the sandbox during a sleep whose snapshot failed.
+        """Pause the sandbox during a sleep whose snapshot failed, and append sandbox.paused.
 
-        Appends sandbox.lost when the sandbox no longer exists.
+        Appends sandbox.lost instead when the sandbox no longer exists.
         """
         if state.sandbox is None or state.to_pause is None:
             return

@@ -1,4 +1,4 @@
-"""prepare_workspace: clones the source, runs the set-up commands, and lists the tools that the sandbox has."""
+"""Prepares a workspace: clones the source, runs the set-up commands, and lists the tools that the sandbox has."""
 
 from dataclasses import replace
 
@@ -45,7 +45,10 @@ done
 
 
 async def prepare(ctx: Context, state: SandboxState, network: str) -> CallOutcome:
-    """Run every step once. A failed clone is an error. A failed set-up command is not; the agent reads about it."""
+    """Run every step once. Returns a text for the agent that describes its workspace, with `network` in it.
+
+    A failed clone is an error. A failed set-up command is not; its output is in the text.
+    """
     said: list[str] = []
     if state.source is not None:
         outcome, text = await _step(ctx, "clone", _CLONE, _clone_variables(ctx, state, state.source))

@@ -28,7 +28,7 @@ def _script() -> str:
 
 
 async def take_screenshot(ctx: Context, ask: TakeScreenshot) -> CallOutcome:
-    """Take the pictures once. The sandbox's whole answer is checked, because commands in the sandbox can forge it."""
+    """Take the pictures once. The script's whole output is checked, because commands in the sandbox can forge it."""
     url = f"http://localhost:{ask.port}{ask.path}"
     spec = CallSpec(
         ctx.call_id,
