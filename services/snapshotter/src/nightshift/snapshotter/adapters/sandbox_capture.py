@@ -22,7 +22,10 @@ class SandboxCapture:
     async def capture(
         self, build_id: str, wanted: WantedSnapshot, *, project_id: str, sandbox_id: str
     ) -> Captured:
-        """Store the workspace and return what was stored. Before a sleep nothing writes, so that snapshot is exact."""
+        """Store the workspace and return the stored snapshot.
+
+        The snapshot before a sleep must be exact, which is possible because nothing writes then.
+        """
         return await capture(
             await self.driver.connect(sandbox_id),
             self.store_of(project_id),
@@ -39,5 +42,7 @@ class SandboxCapture:
         return await (await self.driver.connect(sandbox_id)).held()
 
     async def stored(self, sandbox_id: str, at_version: int) -> None:
-        """Tell the sandbox that the snapshot of this version is in the log, so that it need not hold those files."""
+        """Tell the sandbox that the snapshot of the checkpoint `at_version` is in the log. It need not hold those
+        files any more.
+        """
         await (await self.driver.connect(sandbox_id)).stored(at_version)

@@ -1,4 +1,4 @@
-"""Folds the stream of a build to the snapshots that its workspace needs now."""
+"""Folds the stream of a build to the snapshots that must be made now."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -27,9 +27,10 @@ _FRESH_TURNS = 20
 
 @dataclass(frozen=True, slots=True)
 class WantedSnapshot:
-    """A snapshot that the event `cause` at `at_version` asks for. `attempts` counts its recorded failures.
+    """A snapshot to make. The event `cause`, at `at_version` of the stream, asks for it. `attempts` counts recorded
+    failures.
 
-    With `fresh`, the sandbox reads every file and not only changed ones. `writes` counts the tool calls up to
+    If `fresh`, the sandbox reads every file and not only changed ones. `writes` counts the tool calls up to
     `at_version` that may have changed the workspace.
     """
 
@@ -46,8 +47,8 @@ class WantedSnapshot:
 class Workspace:
     """The workspace of a build. `sandbox_id` is None when no sandbox is open; then nothing can be saved.
 
-    `wanted` has at most one snapshot for each reason. `passed_over` has the older checkpoints that still have no
-    snapshot, oldest first.
+    `wanted` has at most one snapshot for each reason. `passed_over` has the older checkpoints that have no snapshot
+    yet, oldest first.
     """
 
     project_id: str = ""
@@ -96,7 +97,7 @@ def evolve(state: Workspace, event: RecordedEvent) -> Workspace:
 
 
 def _pass_over(state: Workspace) -> Workspace:
-    """Move the last checkpoint to `passed_over`, because a newer one follows.
+    """Move the last wanted checkpoint to `passed_over`, because a newer one follows.
 
     It gets a snapshot only if the sandbox still holds the files of that checkpoint.
     """
