@@ -1,6 +1,6 @@
-"""Counts events only after this process has committed them.
+"""Counts events in metrics only after this process has committed them.
 
-So the metrics agree with the log, and a retry counts once.
+So the metrics agree with the log, and a repeated append counts once.
 """
 
 from collections import OrderedDict
@@ -35,7 +35,7 @@ class EventMetrics:
         self._model_of: OrderedDict[str, str] = OrderedDict()
 
     def __call__(self, stream_id: str, events: Sequence[NewEvent]) -> None:
-        """Count the events of one committed append."""
+        """Update the metrics for the events of one committed append."""
         for event in events:
             if type(event.data) in _METERED:
                 self._count(stream_id, event.data)

@@ -1,4 +1,4 @@
-"""Runs long work outside the message handlers, so that no model or tool call holds up a partition.
+"""Runs long work outside the message handlers, so that no model call or tool call holds up a partition.
 
 Consumers wait while the pool is full. Work that is lost in a crash still has its pending row; PendingPoller finds it.
 """
@@ -30,10 +30,11 @@ class WorkerPool:
 
     A key runs one piece of work at a time. Work offered meanwhile waits; a newer offer under the key replaces it.
 
-    `share_of` returns what a key is counted under, such as its account. One share runs in at most three quarters of the
-    slots, and a free slot goes to the share that runs fewest. When it returns None, the key is a share of its own.
+    `share_of` returns the share to which a key belongs, such as its account, or None for a share of its own. One share
+    runs in at most three quarters of the slots, and a free slot goes to the share that runs fewest.
 
-    Leaving the context waits `drain_s` seconds for running work, at most until `cut_short` is set, then cancels it.
+    At the end of the context, running work may go on for `drain_s` seconds, or until `cut_short` is set. Then it is
+    cancelled.
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class WorkerPool:
         return Counted(len(self._running), 0 if self._paused else self._limit - len(self._running))
 
     def pause(self, paused: bool) -> None:
-        """While `paused`, begin no work and count as full. Running work continues."""
+        """If `paused`, begin no more work and count as full; running work continues. Otherwise begin the waiting
+        work.
+        """
         self._paused = paused
         self._start_waiting()
 
@@ -90,8 +93,8 @@ class WorkerPool:
     def offer(self, key: str, work: Work) -> bool:
         """Accept work under a key without waiting.
 
-        Returns False while the pool closes; the work's pending row stays then. A full pool accepts work too, because
-        several partitions may see room at the same time. It only waits longer then.
+        Returns False while the pool closes; the work's pending row stays then. A full pool accepts work too, which
+        then waits, because several partitions may see room at the same time.
         """
         if self._closing:
             return False
@@ -136,7 +139,7 @@ class WorkerPool:
             self._has_room.clear()
 
     def _next(self) -> str | None:
-        """Return the key to start next: the oldest one of the share that runs fewest.
+        """Return the key to start next: the oldest waiting one of the share that runs fewest.
 
         Returns None when none may start.
         """
