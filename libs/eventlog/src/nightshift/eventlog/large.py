@@ -1,4 +1,6 @@
-"""Moves large fields of events to the object store, under their digest, and leaves a reference in the event."""
+"""Moves large fields of events to the object store, under their digest, and leaves a reference (BlobRef) in the
+event.
+"""
 
 import asyncio
 from functools import cache
@@ -20,7 +22,7 @@ INLINE_LIMIT = 32 * 1024
 
 
 async def externalize(event: E, store: ObjectStore) -> E:
-    """Store each large field of an event and return the event with a BlobRef in its place.
+    """Store each large field in the object store. Returns the event with a BlobRef in place of each stored value.
 
     Fields that are references already stay, so a second call changes nothing.
     """
@@ -73,7 +75,7 @@ async def _fetch(reference: BlobRef, store: ObjectStore) -> bytes:
 
 
 def _is_small(value: Any) -> bool:
-    """Return True when the value certainly fits into the event, without encoding it.
+    """Return True when the value certainly fits into the event. Returns False when it must be encoded to find out.
 
     Nearly every field is small, and encoding each one in a thread would cost more than the rest of the append.
     """
@@ -86,9 +88,10 @@ def _is_small(value: Any) -> bool:
 
 
 def _room_left(value: Any, room: int) -> int:
-    """Return the bytes left of `room` after this value in its longest JSON form; negative when it does not fit.
+    r"""Return how many bytes of `room` are left after this value in its longest JSON form; negative when it does not
+    fit.
 
-    A character takes at most 6 bytes (`\\u0000`), or 12 beyond the basic plane (a surrogate pair).
+    A character takes at most 6 bytes (`\u0000`), or 12 beyond the basic plane (a surrogate pair).
     """
     if room < 0:
         return room
@@ -108,7 +111,7 @@ def _room_left(value: Any, room: int) -> int:
 
 
 def _large_body(value: Any) -> bytes | None:
-    """Return the bytes to store, or None when the value stays in the event.
+    """Return the bytes to store in the object store, or None when the value stays in the event.
 
     Lone surrogates are kept, because the output of a tool may contain them.
     """

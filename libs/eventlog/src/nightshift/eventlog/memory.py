@@ -72,7 +72,7 @@ class MemoryTables:
 class MemoryEventLog:
     """The EventLog port in memory. `owner` limits the event types that it may append; None allows every type.
 
-    With `wire`, a simulated network delays and loses its calls.
+    If `wire` is given, a simulated network delays and loses its calls.
     """
 
     def __init__(
@@ -189,7 +189,9 @@ class MemoryEventLog:
         return await called(self._wire, "log.stale_pending", read)
 
     def _outlived(self, item: PendingItem, now: datetime, grace: timedelta) -> StaleReason | None:
-        """Return why a pending row is stale, or None, by the same rules as the SQL function stale_pending."""
+        """Return why a pending row is stale, or None when it is not. The rules are those of the SQL function
+        stale_pending.
+        """
         closed_at = self.tables.streams[item.stream_id].closed_at
         others = {
             (one.kind, one.key) for one in self.tables.pending.values() if one.stream_id == item.stream_id

@@ -1,5 +1,5 @@
-"""Turns the events of an append into what both adapters store: ids, canonical JSON, and pending rows to open or
-close.
+"""Turns the events of an append into the form that both adapters store: ids, canonical JSON, and changes of pending
+rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,9 +32,9 @@ class Prepared(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PendingChange:
-    """What a batch of events does in the end to the pending row of one (kind, key).
+    """The final change that a batch of events makes to the pending row of one kind and key.
 
-    `event` is the place (1, 2…) in the batch of the event that opens the row. None: the row is closed.
+    `event` is the number (1, 2…) within the batch of the event that opens the row. None means that the row is closed.
     """
 
     change: Pending
@@ -53,7 +53,7 @@ def prepare(
 ) -> tuple[Prepared, ...]:
     """Encode the events of an append and derive their ids. `uuid` makes a UUID object from 16 bytes.
 
-    An event without a trace of its own gets the trace that the caller runs in.
+    An event without a trace of its own gets the current trace of the caller.
 
     Raises Refused when there are no events or data has no JSON form, and EventIdReused when two events have the same
     id.

@@ -1,4 +1,6 @@
-"""Leases in memory, for tests and simulation. Time is that of the event loop, which the simulation controls."""
+"""Leases in memory, for tests and simulation. The event loop's clock, which the simulation controls, decides when they
+expire.
+"""
 
 import asyncio
 from collections.abc import Sequence

@@ -8,7 +8,7 @@ from nightshift.eventlog.wire import Wire, called
 
 
 class MemoryObjectStore:
-    """The ObjectStore port over the dict `bodies`.
+    """The ObjectStore port over the dict `bodies`, from keys to bytes.
 
     Several stores on one dict act like several clients of one server.
     """
