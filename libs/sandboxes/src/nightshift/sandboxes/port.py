@@ -181,10 +181,7 @@ class FoundMatches:
 
 @dataclass(frozen=True, slots=True)
 class SecretUse:
-    """A secret of a build.
-
-    Commands see only `placeholder`, which the egress proxy replaces by the value in requests to the secret's hosts.
-    """
+    """A secret of a build. Commands see only `placeholder`; the egress proxy sends the value in its place."""
 
     account_id: str
     name: str
@@ -317,7 +314,7 @@ class Sandbox(Protocol):
         """Return the tree of the checkpoint `mark`, which is the version of an event of the build.
 
         Reads the tree at the first call, and once more if `again`. `base` is the mark of the snapshot whose tree the
-        caller has. If `fresh`, reads every file, and repeats the reading until no file changes. `exclude` is as for
+        caller has. If `fresh`, reads every file, and repeats that until no file changes. `exclude` is as for
         `list_tree`.
         """
 

@@ -61,7 +61,7 @@ class Stages:
         every file, and repeats the reading until no file changes.
 
         Fields of the header:
-        - `base`: the argument `base`, if the sandbox has that snapshot's tree. Then the entries are the differences to it.
+        - `base`: the argument `base`, if the sandbox has that snapshot's tree. Then the entries are the differences.
           Otherwise None, and the entries are the whole tree.
         - `late`: whether a call may have written between the checkpoint and the reading.
         - `torn`: the paths whose content at the checkpoint is lost.
