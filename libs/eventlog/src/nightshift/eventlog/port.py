@@ -203,7 +203,7 @@ class EventLog(Protocol):
         """
 
     async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:
-        """Return pending rows that should have been closed before now, oldest first. A healthy log has none. The reasons are:
+        """Return pending rows that should be closed by now, oldest first. A healthy log has none. The reasons:
 
         - `build_ended`: the stream closed more than `grace_s` seconds ago, and no completion snapshot needs the row.
         - `build_awake`: a snapshot before a sleep has waited for `grace_s` seconds, but the build neither sleeps nor
