@@ -22,7 +22,7 @@ class Branch(StrEnum):
 
 
 def branch_of(error: BaseException) -> Branch:
-    """Return the branch of an error: a message that does not decode is refused, and an exception that is not ours is a
+    """Return the branch of an error. A message that does not decode is refused; an exception that is not ours is a
     fault.
     """
     match error:
@@ -56,7 +56,7 @@ class RetryPolicy:
     After a Transient error other than Unavailable, a message has `attempts` attempts in all.
 
     A handler raises Unavailable when the database, the broker or the object store does not answer. The message then
-    waits for as long as the dependency probe confirms it. When the probe says that all dependencies answer, the message
+    waits as long as the DependencyProbe says that one of them does not answer. When all of them answer, the message
     itself may be the cause. It is then dead-lettered after `dependency_doubt_s`.
     """
 

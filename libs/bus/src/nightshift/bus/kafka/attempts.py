@@ -21,7 +21,7 @@ Offsets = Mapping[KafkaPartition, tuple[int, str]]
 class PartitionAttempts(Protocol):
     """Stores Attempts at the broker.
 
-    There are two ways, because the embedded broker discards the metadata of commits.
+    There are two implementations, because the embedded broker discards the metadata of commits.
     """
 
     def metadata(self, partition: TopicPartition, offset: int) -> str:
@@ -47,7 +47,7 @@ class CommittedAttempts:
         self._written: dict[TopicPartition, Attempts] = {}
 
     def metadata(self, partition: TopicPartition, offset: int) -> str:
-        """Return the attempts as text when they belong to this offset, else an empty text."""
+        """Return the attempts as text when they belong to this offset. Otherwise return an empty text."""
         written = self._written.get(partition)
         if written is None or written.offset != offset or not (written.starts or written.deaths):
             return ""

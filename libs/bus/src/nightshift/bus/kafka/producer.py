@@ -105,7 +105,7 @@ class KafkaProducer:
             ) from error
 
     async def close(self) -> None:
-        """Send what is buffered and close the client within `stop_s` seconds. A later `send` connects again."""
+        """Send the buffered messages and close the client within `stop_s` seconds. A later `send` connects again."""
         await self._discard(self._client)
 
     async def __aenter__(self) -> Self:

@@ -30,7 +30,7 @@ _TRANSACTION_MARKERS: Final = (b"\x00\x00\x00\x00", b"\x00\x00\x00\x01")  # abor
 
 
 class _Broken(Exception):
-    """The batch cannot be decoded. With `transit`, it may have been damaged on the way, so a new fetch may help."""
+    """The batch cannot be decoded. If `transit`, it may have been damaged on the way, so a new fetch may help."""
 
     def __init__(self, problem: str, *, transit: bool = False) -> None:
         super().__init__(problem)
@@ -43,7 +43,7 @@ class CheckedRecords:
 
     - `data`: the batches, which decode without an error.
     - `undecodable`: the records that were replaced, by the offset of the empty record in their place.
-    - `damaged`: the problem of a batch that should be fetched again, else None. `data` ends before that batch.
+    - `damaged`: the problem of a batch that should be fetched again, otherwise None. `data` ends before that batch.
     """
 
     data: bytes
@@ -63,8 +63,8 @@ def check(
 ) -> CheckedRecords:
     """Check the batches of one partition that the broker returned for a fetch from the offset `position`.
 
-    `end` is the partition's high watermark. A damaged batch is left out, so that it is fetched again. With `final` it
-    is replaced by an empty record. `limit` is the most bytes to which the batches may expand.
+    `end` is the partition's high watermark. A damaged batch is left out, so that it is fetched again. If `final`, it
+    is replaced by an empty record instead. `limit` is the most bytes to which the batches may expand.
     """
     return _Check(topic, partition, data, position=position, end=end, final=final, limit=limit).run()
 
@@ -160,9 +160,10 @@ class _Check:
         return _HEADER.pack(*header) + records
 
     def _decompressed(self, codec: int, data: bytes) -> bytes:
-        """Decompress, and subtract the size from the bytes left for this response. Raises _Broken.
+        """Return the decompressed data, and subtract its size from the bytes allowed for this response. Raises
+        _Broken.
 
-        A batch above the limit uses up all that is left.
+        A batch above the limit uses up all allowed bytes.
         """
         try:
             expanded = codecs.decompress(codec, data, limit=self._limit)
@@ -235,7 +236,7 @@ class _Check:
     def _replaced(self, batch: bytes, problem: str, *, intact: bool) -> bytes:
         """Return a batch with one empty record in place of a batch that does not decode.
 
-        With `intact`, the header's checksum is right, so its offsets are used. Without it, they are used only when they
+        If `intact`, the header's checksum is right, so its offsets are used. Otherwise they are used only when they
         are plausible.
         """
         base, last, producer, transaction, timestamp = self._position, 0, (-1, -1, -1), 0, 0
@@ -285,7 +286,7 @@ def _demand_order(offsets: list[int], first: int, last: int) -> None:
 
 
 def _split(batch: bytes, at: int) -> list[bytes]:
-    """Split the records of a batch, which starts at `at`, by the length in front of each.
+    """Split the records of a batch, which begin at position `at`, by the length in front of each.
 
     Bytes without a valid length form the last part.
     """
@@ -301,9 +302,7 @@ def _split(batch: bytes, at: int) -> list[bytes]:
 
 
 def _delta_of(raw: bytes, header: list[int], base: int) -> int | None:
-    """Return the distance of a record from the batch's first offset, or None when aiokafka does not decode the
-    record.
-    """
+    """Return a record's distance from the batch's first offset, or None when the record does not decode."""
     alone = [*header]
     alone[1], alone[12] = _HEADER.size - _FRAME.size + len(raw), 1
     try:

@@ -1,4 +1,4 @@
-"""What consumers do differently on Apache Kafka and on the embedded broker."""
+"""The differences between Apache Kafka and the embedded broker for consumers."""
 
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
@@ -16,16 +16,16 @@ _FETCH_WAIT_MS = 500  # aiokafka's default
 
 
 class FetchWait(NamedTuple):
-    """How long a fetch waits at the broker (milliseconds) unless `min_bytes` bytes are there earlier."""
+    """How long a fetch waits at the broker (milliseconds), unless at least `min_bytes` bytes arrive earlier."""
 
     wait_ms: int
     min_bytes: int
 
 
 class BrokerStrategy(Protocol):
-    """How the consumers of a process fetch, and where they keep attempts.
+    """How the consumers of a process fetch, and where they store attempts (see RestartGuard).
 
-    A context manager around the running consumers.
+    An async context manager that is open while the consumers run.
     """
 
     def fetch_wait(self, subscription: Subscription) -> FetchWait:
@@ -41,7 +41,7 @@ class BrokerStrategy(Protocol):
         ...
 
     def resumed(self, group: str) -> None:
-        """React to the resuming of paused partitions of this group."""
+        """Called after paused partitions of this group were resumed."""
         ...
 
     def stopping(self, consumer: AIOKafkaConsumer) -> None:
@@ -56,9 +56,7 @@ class BrokerStrategy(Protocol):
 
 
 class WakingBroker:
-    """The strategy for Apache Kafka, which answers a waiting fetch as soon as records arrive. aiokafka needs no
-    changes.
-    """
+    """The BrokerStrategy for Apache Kafka, which answers a waiting fetch as soon as records arrive."""
 
     def fetch_wait(self, subscription: Subscription) -> FetchWait:
         """Return aiokafka's default, or the subscription's fetch delay when it has one."""
