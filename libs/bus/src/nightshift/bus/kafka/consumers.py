@@ -97,7 +97,7 @@ class KafkaConsumers:
 
         - `dependencies`: returns whether the dependencies of the handlers answer now.
         - `database`: delivers the relay's notifications when the broker is the embedded one. Not used on Apache Kafka.
-        - `on_assigned`: called when a group has assigned partitions again. Another member may have died during its work.
+        - `on_assigned`: called when a group has assigned partitions again. Another member may have died while at work.
         - `stop_s`: the time limit in seconds for closing the Kafka clients.
         """
         retry = RetryPolicy(
