@@ -65,7 +65,7 @@ class RestartReport:
 
 
 class RestartRecord:
-    """Records the exits of one stack's processes."""
+    """Records the exits of one stack's processes in a file."""
 
     def __init__(self, home: Path) -> None:
         self._path = home / _FILE
