@@ -44,7 +44,9 @@ class Attributes:
         self._structured = structured
 
     def name(self, header: str) -> str:
-        """Returns the name of this header as the sender wrote it. In structured mode that is the attribute's name."""
+        """Returns the name of this attribute as the sender wrote it, for errors: the header, or the JSON name in
+        structured mode.
+        """
         return header.removeprefix("ce_") if self._structured else header
 
     def optional(self, header: str) -> str | None:
@@ -145,7 +147,8 @@ def written(envelope: Envelope) -> tuple[tuple[str, bytes], ...]:
 def structured(outer: Attributes, value: bytes) -> tuple[Attributes, Any]:
     """Returns the attributes and the data of an event in structured mode, which is one JSON object.
 
-    `outer` holds the Kafka headers. Raises InvalidEnvelope, InvalidData or TooLarge.
+    `outer` has the Kafka headers. Raises InvalidEnvelope for another mode or wrong attributes, InvalidData for invalid
+    JSON, and TooLarge.
     """
     if outer.media_type().startswith(_BATCH_TYPE):
         raise InvalidEnvelope(
@@ -199,9 +202,9 @@ def _media_type(content_type: str) -> str:
 
 
 def check_prefix(headers: Headers) -> None:
-    """Raises InvalidEnvelope when a header begins with `ce-`, the prefix on HTTP.
+    """Raises InvalidEnvelope when a header begins with `ce-`, the prefix of CloudEvents over HTTP.
 
-    On Kafka no consumer would read it.
+    On Kafka the prefix is `ce_`, and no consumer would read such a header.
     """
     for name, _ in headers:
         if name.startswith("ce-"):
@@ -218,7 +221,9 @@ def check_content_type(attributes: Attributes) -> None:
 
 
 def checked_key(key: bytes | None, attributes: Attributes) -> str:
-    """Returns the subject. Raises InvalidEnvelope when the message's key or partition key is not the subject."""
+    """Returns the subject. Raises InvalidEnvelope when the message's key, or its partition key attribute, is another
+    text.
+    """
     subject = attributes.required(topics.SUBJECT)
     if key is None:
         raise InvalidEnvelope("missing; the key must be the subject, to keep the order", header="key")

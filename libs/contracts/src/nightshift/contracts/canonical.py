@@ -1,6 +1,6 @@
 """Canonical JSON: sorted keys, ASCII, no spaces. The same value always becomes the same bytes.
 
-The log, digests and requests rely on it. ASCII allows a text column to hold NUL characters and lone surrogates. An
+The log, digests and requests rely on that. ASCII allows a text column to hold NUL characters and lone surrogates. An
 infinite number is written as `1e999`, which reads back as infinite, because models and tools write numbers such as
 `1e400`.
 """
@@ -49,7 +49,7 @@ def text(value: str) -> bytes:
 def loads(text: str | bytes, *, refuse_duplicates: bool = False) -> Any:
     """Returns the value of a JSON text.
 
-    Raises InvalidData for text that is not JSON and for NaN and Infinity. With `refuse_duplicates`, also for an object
+    Raises InvalidData for text that is not JSON and for NaN and Infinity. If `refuse_duplicates`, also for an object
     that has the same name twice.
     """
     decoder = _STRICT if refuse_duplicates else _LENIENT

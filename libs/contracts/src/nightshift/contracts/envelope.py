@@ -1,4 +1,4 @@
-"""The CloudEvents attributes of an event, and `peek`, which reads only those by which consumers skip messages."""
+"""The CloudEvents attributes of an event. `peek` reads only those by which consumers decide to skip a message."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -74,9 +74,9 @@ class Received:
 
 
 class Peek(NamedTuple):
-    """The headers by which a consumer decides whether to decode a message.
+    """The attributes by which a consumer decides whether to decode a message.
 
-    Each is None when it is missing or malformed.
+    Each is None when its header is missing or malformed.
     """
 
     type: str | None
@@ -87,7 +87,7 @@ class Peek(NamedTuple):
 def peek(headers: Headers) -> Peek:
     """Reads wire name, stream version and subject from the headers, without decoding the message.
 
-    Never raises, because the decoder reports errors.
+    Never raises: a malformed header gives None, and the decoder reports it later.
     """
     found = dict(headers)
     sequence = found.get(topics.SEQUENCE)
@@ -99,7 +99,7 @@ def peek(headers: Headers) -> Peek:
 
 
 def fact_source(actor: str) -> str:
-    """Returns the `ce_source` header of facts that this process appends: a URI reference."""
+    """Returns the `ce_source` header, a URI reference, for facts that the process `actor` appended."""
     return _SOURCE_PREFIX + quote(actor, safe="/:@")
 
 

@@ -1,4 +1,7 @@
-"""Finds the fields of an event that can be encrypted (sealed) or stored by reference. The field types tell which."""
+"""Finds the fields of an event that can be encrypted (sealed) or stored by reference.
+
+The types of the fields say so: they contain the mark SEALED or the type BlobRef.
+"""
 
 from collections.abc import Iterator
 from functools import cache
@@ -37,7 +40,7 @@ def _is_sealed(field: FieldInfo) -> bool:
 
 
 def _parts(annotation: Any) -> Iterator[Any]:
-    """Yields the annotation and all types in it: members of unions, items of containers, marks of Annotated."""
+    """Yields the annotation and all types in it: members of unions, items of containers, metadata of Annotated."""
     yield annotation
     for part in (*get_args(annotation), *getattr(annotation, "__metadata__", ())):
         yield from _parts(part)

@@ -37,7 +37,7 @@ def checked_principal(text: str, *, header: str) -> str:
 
 
 class RequestKey(BaseModel):
-    """A key with which a producer signs requests. `principals` are those that it may state.
+    """A key with which a producer signs requests. `principals` are the ones that the producer may state.
 
     `account/*` means every account.
     """
@@ -61,7 +61,7 @@ class _KeyFile(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class RequestKeys:
-    """The keys of an installation by their ids. When there are keys, every request must be signed."""
+    """The keys of an installation by their ids. If an installation has keys, every request must be signed."""
 
     keys: Mapping[str, RequestKey]
 
@@ -99,8 +99,8 @@ def signed(message: Message, envelope: Envelope, *, key_id: str, secret: str) ->
 
 
 def _signature(secret: str, envelope: Envelope, value: bytes) -> str:
-    """Returns HMAC-SHA256 in base64 over the version, five attributes and the record's value, each on a line of its
-    own.
+    """Returns the signature: HMAC-SHA256 in base64 over the version, five attributes and the value, separated by
+    newlines.
 
     Raises NotSigned when an attribute has a line break, because another text could then have the same signature.
     """

@@ -56,9 +56,7 @@ class ToolInput(BaseModel):
 
     @classmethod
     def _translated(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Return the input with values in the form of other tools, such as milliseconds, converted to this tool's
-        form.
-        """
+        """Return the input in this tool's form. Converts the forms of other tools, such as milliseconds."""
         return given
 
 

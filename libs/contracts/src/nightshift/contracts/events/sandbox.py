@@ -31,7 +31,7 @@ class _SandboxFact(Event):
 
 
 def _closed(subject: str) -> Sequence[Pending]:
-    """Close the pending rows of the sandbox and of the snapshots that it should have had: nothing is left to save."""
+    """Return the changes that close the pending rows of the sandbox and of its snapshots: no files are left to save."""
     snapshots = (f"{subject}/{reason}" for reason in ("checkpoint", "completion", "pre_sleep"))
     return (
         Pending(PendingKind.SANDBOX, subject, opens=False),

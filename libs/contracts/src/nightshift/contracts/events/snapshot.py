@@ -1,4 +1,4 @@
-"""The snapshotter's facts: which workspaces of a build are in the object store, and under which keys."""
+"""The snapshotter's facts: which snapshots of a build's workspace are in the object store, and under which keys."""
 
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
