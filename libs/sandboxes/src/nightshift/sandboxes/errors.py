@@ -78,7 +78,7 @@ class SandboxHung(SandboxUnavailable):
 
 
 class ProviderRefused(ConfigurationError):
-    """The provider refuses requests until a person does what `hint` says."""
+    """The provider refuses requests until a person follows the `hint`, such as to set a valid key."""
 
 
 class NoSandboxHere(ConfigurationError):

@@ -1,4 +1,6 @@
-"""The Sandbox protocol, which the gateway and the snapshotter use. Every driver passes the same conformance tests."""
+"""The Sandbox protocol, which the sandbox gateway and the snapshotter use. All drivers pass the same conformance
+tests.
+"""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,9 +25,9 @@ DriverName = Literal["local", "e2b"]
 class CallSpec:
     """One command to run.
 
-    The command with one `call_id` runs once in the life of a sandbox, however often it is started. With `timeout_s`
-    None it runs until it ends or is stopped. `output_limit` is the number of bytes of each stream that are kept: its
-    beginning and a shorter part of its end.
+    The command with one `call_id` runs once in a sandbox, however often it is started. If `timeout_s` is None, it runs
+    until it ends or is stopped. `output_limit` is the number of bytes of each stream that are kept: its beginning and
+    a shorter part of its end.
     """
 
     call_id: str
@@ -278,8 +280,8 @@ class Sandbox(Protocol):
     ) -> None:
         """Replace the file atomically, and create missing directories.
 
-        With `mode` None an existing file keeps its mode, and a new one gets 0644. `once` is the id of the call that
-        writes. Its second write does nothing, so a gateway that was paused cannot overwrite later changes.
+        If `mode` is None, an existing file keeps its mode, and a new one gets 0644. `once` is the id of the call that
+        writes. Its second write does nothing, so a delayed sandbox gateway cannot overwrite later changes.
         """
 
     async def stat(self, path: str) -> Entry | None: ...
@@ -324,7 +326,7 @@ class Sandbox(Protocol):
         """
 
     async def held(self) -> Sequence[int]:
-        """Return the marks of the stages that are not stored yet, in order."""
+        """Return the marks (versions of checkpoints) of the stages that are not stored yet, in order."""
 
     async def stored(self, mark: int) -> None:
         """Tell the sandbox that the stage `mark` is stored. The sandbox forgets that stage and every earlier one."""

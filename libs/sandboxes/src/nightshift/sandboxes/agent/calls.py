@@ -66,7 +66,7 @@ class Calls:
     def stop(self, call_id: str, grace_s: float) -> dict[str, Any]:
         """Make the supervisor kill everything that the call started. Returns the state after at most 10 seconds.
 
-        With `grace_s` 0 the supervisor kills at once, otherwise it sends SIGTERM first.
+        If `grace_s` is 0, the supervisor kills at once. Otherwise it sends SIGTERM first.
         """
         number = signal.SIGTERM if grace_s > 0 else signal.SIGUSR1
         give_up = time.monotonic() + 10
@@ -90,7 +90,7 @@ class Calls:
     def once(self, call_id: str | None) -> Iterator[bool]:
         """Take the call's lock, and yield True unless a block with this call id has ended before without an error.
 
-        With `call_id` None always yields True. The caller does the call's effect only if the value is True.
+        If `call_id` is None, always yields True. The caller does the call's effect only if the value is True.
         """
         if call_id is None:
             yield True
@@ -121,8 +121,8 @@ class Calls:
     def look(self, call_id: str, reader: str) -> tuple[dict[str, Any], Iterator[bytes]]:
         """Return the state of a background call and the new output of its two streams, for the call `reader`.
 
-        New is what no earlier reader has had. A reader that repeats its call gets the same part again, and what came
-        since.
+        Output is new until a call has read it. If the same call repeats its reading, it gets the same part again, and
+        any later output.
         """
         state = self.wait(call_id, 0)
         if state["state"] == "unknown":

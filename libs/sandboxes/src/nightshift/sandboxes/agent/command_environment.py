@@ -1,4 +1,4 @@
-"""What every command receives besides its arguments: environment variables, default git settings, a long script."""
+"""Gives every command its environment variables and default git settings, and passes long scripts to it."""
 
 from __future__ import annotations
 

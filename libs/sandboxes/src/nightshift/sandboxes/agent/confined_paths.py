@@ -1,4 +1,4 @@
-"""Opens paths in such a way that they cannot lead out of the workspace.
+"""Opens paths so that they cannot lead out of the workspace.
 
 Each part of a path is opened relative to a directory handle, without following symlinks. The target of a symlink is
 read and walked by the same rules. So a path never leads outside, even when a command swaps directories and symlinks

@@ -35,11 +35,10 @@ class Guard:
         self._files: list[_Guarded] = []
 
     def add(self, file: BinaryIO, path: str, unchanged: Callable[[], bool]) -> bool:
-        """Take a kernel lease on the open file, which `start` will copy to `path`. Returns False when there is no
-        lease.
+        """Take a kernel lease on the open file, which `start` will copy to `path`. Returns False when that fails.
 
-        That is so when a program has the file open to write, the file system has no leases, or too many files are
-        added. It is also so when `unchanged` returns False after the lease was taken.
+        It fails when a program has the file open to write, the file system has no leases, or too many files were
+        added. It also fails when `unchanged` returns False after the lease was taken.
         """
         if len(self._files) >= _FILES:
             return False

@@ -94,7 +94,7 @@ def _set_time(name: str, parent: int, mtime_ns: int | None) -> None:
 
 
 def _link(directories: HeldDirectories, first: str, path: str) -> None:
-    """Make `path` another name (hard link) of the existing file `first`. Replaces what has this name."""
+    """Make `path` another name (hard link) of the existing file `first`. Replaces a file that has this name."""
     above, source = directories.parent(first)
     held = os.dup(above)
     try:

@@ -102,7 +102,7 @@ class KeptOutput:
         return self._total
 
     def since(self, start: int) -> bytes:
-        """Return what followed the first `start` bytes of the stream.
+        """Return the stream without its first `start` bytes.
 
         If that is more than SHOWN bytes, returns only its end, after a note about the omitted bytes.
         """

@@ -136,7 +136,7 @@ class LiveCalls:
     def _pump(self, call: Call, read: int) -> bool:
         """Read once from the descriptor `read` of an output stream. Returns False when it had no data.
 
-        Discards what background processes write after the end of the call.
+        Discards output that background processes write after the end of the call.
         """
         try:
             data = os.read(read, _READ)
@@ -280,8 +280,8 @@ class LiveCalls:
     def look(self, call_id: str, reader: str) -> tuple[dict[str, Any], Iterator[bytes]]:
         """Return the state of a background call and the new output of its two streams, for the call `reader`.
 
-        New is what no earlier reader has had. A reader that repeats its call gets the same part again, and what came
-        since.
+        Output is new until a call has read it. If the same call repeats its reading, it gets the same part again, and
+        any later output.
         """
         call = self.find(call_id)
         if call is None:

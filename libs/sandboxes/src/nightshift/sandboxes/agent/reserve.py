@@ -30,9 +30,9 @@ def keep(state: str) -> None:
 
 
 def use(outputs: str, do: Callable[[], _T]) -> _T:
-    """Return what `do` returns. When the disk is full, releases a part of the reserve and calls `do` again.
+    """Call `do` and return its result. When the disk is full, release a part of the reserve and call `do` again.
 
-    `outputs` is the directory of one call's output, two levels below the state directory. Raises OSError like `do`.
+    `outputs` is the directory of one call's output, two levels below the state directory. Raises the errors of `do`.
     """
     try:
         return do()

@@ -118,7 +118,7 @@ class Stages:
             self._folder.note(mark, "stored")
 
     def held(self) -> dict[str, Any]:
-        """Return the marks of the stages that are not stored yet."""
+        """Return the marks (versions of checkpoints) of the stages that are not stored yet, in order."""
         return {"marks": [one["mark"] for one in self._folder.held()]}
 
     def export(self, mark: int, paths: list[str], offset: int, limit: int) -> Iterator[bytes]:

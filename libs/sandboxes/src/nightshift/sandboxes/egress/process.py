@@ -69,7 +69,7 @@ class EgressProcess:
     ) -> None:
         """Make the proxy serve the sandbox by these rules from now on. Also used to change the rules.
 
-        `listeners` opens the sandbox's listening sockets. Raises SandboxUnavailable, and whatever `listeners` raises.
+        `listeners` opens the sandbox's listening sockets. Raises SandboxUnavailable and the errors of `listeners`.
         """
         known = self._attached.get(sandbox_id)
         if known is not None and known.rules == rules:

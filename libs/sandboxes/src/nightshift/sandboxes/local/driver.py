@@ -335,9 +335,7 @@ def _directories(state_dir: Path) -> list[SandboxDirectory]:
 
 
 def close_all(state_dir: Path) -> int:
-    """End all local sandboxes in this state directory, of every owner, and test ones, too. Returns how many there
-    were.
-    """
+    """End all local sandboxes in this state directory, of every owner, including test ones. Returns their number."""
     directories, cgroups = _directories(state_dir), Cgroups.find()
     for directory in directories:
         destroy(directory, cgroups)

@@ -105,8 +105,8 @@ class _Capture:
     """One attempt to save the workspace.
 
     - `tree`: the entries by path.
-    - `changed`: the paths in which the tree differs from the known manifest of format 2. None when there is no such
-      manifest, so that the new manifest is stored whole.
+    - `changed`: the paths in which the tree differs from the newest manifest with a whole tree. None when no such
+      manifest is known, so that the new manifest must contain the whole tree.
     """
 
     sandbox: Sandbox
