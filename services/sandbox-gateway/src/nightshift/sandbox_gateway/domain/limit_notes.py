@@ -1,4 +1,4 @@
-"""Tells the model which limits of its sandbox a failed command has reached, and what to do about it."""
+"""Tells the model which limits of its sandbox a failed command has reached, and advises it."""
 
 from nightshift.sandboxes.usage import GroupUsage, Usage
 

@@ -127,9 +127,10 @@ class SandboxState:
 
     @property
     def waits(self) -> UUID | None:
-        """The id of the event that asks for the next step, or None when nothing is to do.
+        """The id of the event that asks for the next step, or None when there is no step to do.
 
-        The next step is the oldest call. Without calls it is a close, else a pause, else a delivery of commits.
+        The next step is the oldest pending call. Without calls it is, in this order, a close, a pause or a delivery of
+        commits.
         """
         if self.pending:
             return min(self.pending.values(), key=lambda call: call.version).event_id

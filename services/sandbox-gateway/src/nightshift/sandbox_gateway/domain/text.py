@@ -62,7 +62,7 @@ def escape_of(character: str) -> str:
 
 
 def _overwritten(line: str) -> str:
-    """Return what a terminal finally shows of a line whose parts were written over each other."""
+    r"""Return the text that a terminal finally shows for a line whose parts overwrite each other after `\r`."""
     shown: list[str] = []
     for part in _ERASE_LINE.sub(_as_control, line).split("\r"):
         column = 0

@@ -109,8 +109,9 @@ class BuildWorker:
                 continue
 
     async def _step(self, state: SandboxState) -> bool:
-        """Do the next pending work: calls, else a close, a pause or a delivery. Returns False when nothing is
-        pending.
+        """Do the next pending work: a group of calls, or if there is none a close, a pause or a delivery of commits.
+
+        Returns False when nothing is pending.
         """
         if state.pending:
             group = groups(state.pending.values())[0]
