@@ -18,8 +18,8 @@ def application(
 ) -> FastStream:
     """Return a FastStream application that runs the service `name`: it starts and stops with the application.
 
-    `load` reads the settings when the application starts, then `start` opens what the service needs; their errors are
-    raised. When the service fails, the application exits.
+    `load` reads the settings when the application starts. Then `start` opens the service's connections and consumers.
+    Their errors are raised. When the service fails, the application exits.
     """
 
     @asynccontextmanager
