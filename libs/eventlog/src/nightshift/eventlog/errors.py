@@ -13,7 +13,7 @@ An exception outside this tree counts as a Fault.
 
 
 class NightshiftError(Exception):
-    """The root of all errors. `hint`, if set, tells a person what to do."""
+    """The root of all errors. `hint`, if set, advises a person how to mend the problem."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)

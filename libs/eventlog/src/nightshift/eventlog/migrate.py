@@ -95,7 +95,7 @@ async def migrate(dsn: str) -> tuple[str, ...]:
 async def check(dsn: str) -> tuple[str, ...]:
     """Migrate in a transaction and roll it back. Returns the names of the migrations that `migrate` would apply.
 
-    Raises what `migrate` raises, Unavailable when a table stays locked for 5 s, and ConfigurationError when a newer
+    Raises the errors of `migrate`, Unavailable when a table stays locked for 5 s, and ConfigurationError when a newer
     release has migrated the database.
     """
     async with _connected(dsn) as connection:

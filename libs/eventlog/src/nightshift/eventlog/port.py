@@ -154,7 +154,7 @@ class EventLog(Protocol):
         """
 
     async def append_all(self, appends: Sequence[Append]) -> tuple[Appended, ...]:
-        """Append to several streams in one transaction. Raises what `append` raises, and then appends nothing."""
+        """Append to several streams in one transaction, all or none. Raises the errors of `append`."""
 
     def read_stream(
         self,
