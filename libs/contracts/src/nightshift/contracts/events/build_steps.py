@@ -122,11 +122,11 @@ class ModelCallFailed(BuildFact, type="model_call.failed"):
 class ToolCallRequested(BuildFact, type="tool_call.requested"):
     """Requests a tool call. `purpose` says who wants it.
 
-    The orchestrator requests `check` and `preview` to check the result, and `setup` to prepare the workspace before the
-    first turn. It requests `instructions` to read the files in which a workspace instructs its agent. A `judge` call
-    belongs to the judge: the gateway runs it only when its tool reads. A `customer` call uses a tool that the build's
-    request brought. A consumer of the customer answers it with `tool_call.result_given` before `deadline`, and the
-    gateway ignores it.
+    The orchestrator requests `check` and `preview` to check the result, and `setup` to prepare the workspace before
+    the first turn. It requests `instructions` to read the files in which a workspace instructs its agent. A `judge`
+    call belongs to the judge: the sandbox gateway runs it only when its tool reads. A `customer` call uses a tool that
+    the build's request brought. A consumer of the customer answers it with `tool_call.result_given` before `deadline`,
+    and the sandbox gateway ignores it.
     """
 
     call_id: CallId

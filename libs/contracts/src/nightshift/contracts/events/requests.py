@@ -165,13 +165,13 @@ class BuildRequested(Request, type="build.requested"):
 
     The same request again changes nothing; a request with other content under the same id is refused. `tier` chooses
     the model of each role. The account's policy overrides it, and `models` overrides both; `model` sets only the
-    builder's. `secrets` names secrets of the account, which the gateway holds. `egress_hosts` are hosts that the build
-    may reach in addition to those of the installation. Before the first turn, `source` is cloned and `setup_commands`
-    run in the workspace. `environment` holds variables for all commands.
+    builder's. `secrets` names secrets of the account, which the sandbox gateway holds. `egress_hosts` are hosts that
+    the build may reach in addition to those of the installation. Before the first turn, `source` is cloned and
+    `setup_commands` run in the workspace. `environment` holds variables for all commands.
 
-    With `base_build_id` and `at` the build is a fork: it continues the other build from there, on its own money.
-    `message` is what a person tells the agent of a fork. All other fields about the work must equal those of the other
-    build.
+    If `base_build_id` and `at` are given, the build is a fork: it continues that build from the end of that turn, on
+    its own money. `message` is a person's message to the agent of a fork. All other fields about the work must equal
+    those of the other build.
     """
 
     build_id: Id

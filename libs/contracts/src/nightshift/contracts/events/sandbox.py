@@ -85,7 +85,7 @@ class NetworkUse(BaseModel):
 
 
 class ToolCallCompleted(_SandboxFact, type="tool_call.completed"):
-    """The only result of a tool call. The agent receives `blocks` when they are present, else `output`.
+    """The only result of a tool call. The agent receives `blocks` when they are present, otherwise `output`.
 
     `network` is the sandbox's traffic since the previous call, including background commands. It is absent when there
     was no traffic, and always at E2B.
@@ -141,9 +141,9 @@ class SandboxClosed(_SandboxFact, type="sandbox.closed"):
 class SandboxStalled(_SandboxFact, type="sandbox.stalled"):
     """The build waits for its sandbox; `action` says what a person can do.
 
-    The gateway keeps trying. It appends this event within 10 seconds of the first failure, and again only when the
-    reason changes. Any later event of the gateway means that the build continues. `attempt` counts the failures so far,
-    0 while the provider has not answered at all. `since` is the time of the first failure.
+    The sandbox gateway keeps trying. It appends this event within 10 seconds of the first failure, and again only when
+    the reason changes. Any later event of the sandbox gateway means that the build continues. `attempt` counts the
+    failures so far, 0 while the provider has not answered at all. `since` is the time of the first failure.
     """
 
     reason: Literal[
