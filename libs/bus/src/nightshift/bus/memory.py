@@ -42,7 +42,7 @@ class _Group:
 
 
 class MemoryBus:
-    """An in-memory broker that is also a producer to itself."""
+    """An in-memory broker. It is also a Producer that sends to this broker."""
 
     def __init__(self, *, partitions: int = 2) -> None:
         self._partitions = partitions
@@ -175,7 +175,7 @@ class MemoryBus:
 
 
 class MemoryConsumers:
-    """The Consumers port on a MemoryBus."""
+    """The running consumers of one simulated process, on a MemoryBus. Implements the port Consumers."""
 
     def __init__(self, bus: MemoryBus, members: Sequence["_Member"]) -> None:
         self._bus = bus

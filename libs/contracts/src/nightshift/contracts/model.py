@@ -1,4 +1,4 @@
-"""The base class of all events, field types that many events share, and marks for the event log."""
+"""The base class of all events, field types that many events share, and the types for pending rows and sealed text."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -93,7 +93,7 @@ class RequestKeys:
 
 
 def signed(message: Message, envelope: Envelope, *, key_id: str, secret: str) -> Message:
-    """Returns the message with its signature. `envelope` is the envelope of this message."""
+    """Returns the message with its signature, made with this key. `envelope` is the envelope of this message."""
     signature = f"{key_id}:{_signature(secret, envelope, message.value)}"
     return replace(message, headers=(*message.headers, (topics.SIGNATURE, signature.encode())))
 

@@ -28,7 +28,7 @@ _ENDS: dict[type[Event], str] = {BuildReady: "ready", BuildFailed: "failed", Bui
 
 
 class EventMetrics:
-    """Updates metrics when PostgresEventLog reports committed events. An event without a metric costs one lookup."""
+    """Updates metrics when PostgresEventLog reports committed events. Types of events without a metric are ignored."""
 
     def __init__(self) -> None:
         # A failed call does not name its model. Streams whose calls began in another process have none here.

@@ -61,7 +61,10 @@ class Health:
         return self._clock() - self._beaten < _DEAD_AFTER_S
 
     async def ready(self) -> dict[str, bool]:
-        """Run all readiness checks and return their results by name, with `started` and `stays` (not stopping)."""
+        """Run all readiness checks and return their results by name.
+
+        Adds two results: `started`, and `stays`, which is False once the process stops.
+        """
         names = list(self._checks)
         answers = await asyncio.gather(*(self._ask(self._checks[name]) for name in names))
         return {"started": self.started, "stays": not self.stopping, **dict(zip(names, answers, strict=True))}

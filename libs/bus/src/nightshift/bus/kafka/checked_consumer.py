@@ -97,8 +97,9 @@ class CheckedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         return response
 
     def _checked(self, topic: str, answer: tuple[Any, ...], position: int) -> tuple[Any, ...]:
-        """Check one partition of a fetch response: a tuple of partition number, error, high watermark, …, record
-        batches.
+        """Return one partition of a fetch response with only those record batches that decode.
+
+        `answer` is a tuple of partition number, error, high watermark, …, record batches.
         """
         partition, _, end, *_, data = answer
         if not data:
@@ -145,7 +146,7 @@ class CheckedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         }
 
     def _set_back(self, assignment: Any, positions: dict[TopicPartition, int]) -> None:
-        """Set the positions of those partitions that are still assigned."""
+        """Set the consumer back to these positions, in the partitions that are still assigned."""
         if assignment is not None and assignment.active:
             for partition, position in positions.items():
                 if partition in assignment.tps:

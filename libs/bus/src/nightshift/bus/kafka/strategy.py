@@ -66,17 +66,17 @@ class WakingBroker:
         return FetchWait(_FETCH_WAIT_MS, 1)
 
     def attempts(self, group: str) -> PartitionAttempts:
-        """Return a store that keeps the attempts in the metadata of commits."""
+        """Return a store that keeps the group's attempts (see RestartGuard) in the metadata of commits."""
         return CommittedAttempts()
 
     def started(self, subscription: Subscription, consumer: AIOKafkaConsumer) -> None:
-        """Do nothing."""
+        """Do nothing: on Apache Kafka a consumer needs no changes."""
 
     def resumed(self, group: str) -> None:
-        """Do nothing."""
+        """Do nothing: on Apache Kafka a consumer needs no changes."""
 
     def stopping(self, consumer: AIOKafkaConsumer) -> None:
-        """Do nothing."""
+        """Do nothing: on Apache Kafka a consumer needs no changes."""
 
     async def __aenter__(self) -> Self:
         return self

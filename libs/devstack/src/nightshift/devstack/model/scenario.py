@@ -213,7 +213,7 @@ class Scenario(_Part):
 
 
 class PositionedTurn:
-    """A turn with its number and line in the file and the positions that it answers. None means every position."""
+    """A turn with its number and line in the file, and the positions that it answers. None means every position."""
 
     def __init__(self, turn: Turn, number: int, line: int | None, positions: range | None) -> None:
         self.turn = turn

@@ -157,7 +157,9 @@ class Stack:
         return {name: makers[name]() for name in PARTS if plan.starts(name)}
 
     async def _clients(self) -> None:
-        """Wait until the client modules are imported. The first call starts the import."""
+        """Wait until the slow modules of the database and Kafka clients are imported. The first call starts the
+        import.
+        """
         if self._loaded is None:
             self._loaded = asyncio.ensure_future(asyncio.to_thread(self._load_clients))
         await asyncio.shield(self._loaded)

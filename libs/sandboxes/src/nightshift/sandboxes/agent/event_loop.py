@@ -16,7 +16,7 @@ READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 
 
 class Timer:
-    """A callback at a given time. `cancel` prevents it."""
+    """A callback that the event loop calls at a given time. `cancel` prevents the call."""
 
     def __init__(self, callback: Callable[[], None]) -> None:
         self.callback: Callable[[], None] | None = callback

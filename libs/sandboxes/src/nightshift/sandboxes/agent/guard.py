@@ -57,7 +57,7 @@ class Guard:
         return False
 
     def start(self) -> None:
-        """Copy the added files in a process of their own, which ends after the last file. Does not wait for it."""
+        """Copy the added files in a process of their own, which ends after the last file. Returns at once."""
         if not self._files:
             return
         child = os.fork()

@@ -48,7 +48,7 @@ class Journal:
         self._room = room
 
     def create(self, generation: str) -> None:
-        """Write the first line, unless the journal has one."""
+        """Write the journal's first line, with this generation, unless the journal has a first line."""
         with self._open(make=True) as file:
             handle = file.fileno()
             _lock(handle, fcntl.F_WRLCK, _APPEND_LOCK)

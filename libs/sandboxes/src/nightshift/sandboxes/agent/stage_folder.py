@@ -1,13 +1,13 @@
 """The files that record the stages in a sandbox. A missing or damaged file counts as empty: the tree is read again.
 The mark of a stage is the version of its checkpoint.
 
- <folder>/base.json      the tree of the newest stored snapshot: for each path a row, as in rows.py
- <folder>/held.json      the stages that are not stored yet, oldest first, as differences from the base
- <folder>/exclude.json   the patterns of paths that the newest stage left out
- <folder>/copies/        contents of held files, named by the stat of the file
- <folder>/<mark>.passed  exists when a call of the next turn may have written
- <folder>/<mark>.clean   exists when the stage was equal to the base
- <folder>/<mark>.stored  exists when the stage is stored
+<folder>/base.json      the tree of the newest stored snapshot: for each path a row, as in rows.py
+<folder>/held.json      the stages that are not stored yet, oldest first, as differences from the base
+<folder>/exclude.json   the patterns of paths that the newest stage left out
+<folder>/copies/        contents of held files, named by the stat of the file
+<folder>/<mark>.passed  exists when a call of the next turn may have written
+<folder>/<mark>.clean   exists when the stage was equal to the base
+<folder>/<mark>.stored  exists when the stage is stored
 """
 
 from __future__ import annotations

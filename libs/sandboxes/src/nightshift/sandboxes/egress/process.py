@@ -89,8 +89,9 @@ class EgressProcess:
                 os.close(fd)
 
     async def detach(self, sandbox_id: str) -> None:
-        """Do not attach the sandbox again after a restart of the proxy. A running proxy itself notices when the
-        sandbox ends.
+        """Forget the sandbox, so that it is not attached again when the proxy restarts.
+
+        A running proxy itself notices when the sandbox ends.
         """
         self._attached.pop(sandbox_id, None)
 

@@ -76,8 +76,9 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def main(directory: str, host: str, pid: int, namespace: int, ready: int) -> None:
-    """Serve previews until process 1 of the sandbox, `pid`, ends. Returns at once when `pid` is no longer that
-    process.
+    """Serve previews until process 1 of the sandbox, `pid`, ends.
+
+    Returns at once when `pid` is now another process, which has another pid namespace than `namespace`.
     """
     process = os.pidfd_open(pid)
     if os.stat(f"/proc/{pid}/ns/pid").st_ino != namespace:

@@ -33,8 +33,8 @@ class SandboxLimits:
 
     @property
     def tmpfs_bytes(self) -> int:
-        """The size limit of /tmp, and the same for /dev/shm. Both use memory, and both together at most half of the
-        limit.
+        """The size limit of /tmp, and the same for /dev/shm. Both use memory: together at most half of
+        `memory_bytes`.
         """
         return min(self.tmp_bytes, self.memory_bytes // 4)
 

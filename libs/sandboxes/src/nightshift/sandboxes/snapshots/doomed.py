@@ -25,6 +25,9 @@ async def newest(objects: ObjectStore, prefix: str) -> tuple[int, Mapping[str, f
 
 
 async def write(objects: ObjectStore, prefix: str, number: int, doomed: Mapping[str, float]) -> bool:
-    """Write the state with this number. Returns False when another collection has already written it."""
+    """Write the state with this number: the keys of doomed objects with their times.
+
+    Returns False when another garbage collection has already written a state with this number.
+    """
     body = json.dumps(dict(doomed), sort_keys=True).encode()
     return await objects.put_if_absent(f"{prefix}/gc/{number:010d}.json", body)

@@ -146,7 +146,7 @@ def _excess(entry: Entry, limits: TreeLimits) -> str | None:
 
 
 def tree_digest(entries: Sequence[Entry]) -> str:
-    """Return `sha256:<hex>` over the JSON list of the entries' rows."""
+    """Return `sha256:<hex>` over the JSON list of the entries in the form of `row`."""
     digest = hashlib.sha256(b"[")
     for start in range(0, len(entries), _ROWS):
         rows = [row(entry) for entry in entries[start : start + _ROWS]]

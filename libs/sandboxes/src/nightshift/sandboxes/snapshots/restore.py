@@ -79,8 +79,10 @@ async def differences(sandbox: Sandbox, store: SnapshotStore, key: str) -> tuple
 async def _plan(
     sandbox: Sandbox, store: SnapshotStore, manifest: Manifest, *, fresh: bool = False
 ) -> tuple[HealPlan, tuple[Entry, ...]]:
-    """Return the changes that make the workspace equal to the manifest, and the workspace's entries that count for
-    that.
+    """Return the changes that make the workspace equal to the manifest, and the workspace's entries.
+
+    Leaves out entries that snapshots do not contain. If `fresh`, reads every file, even one whose stat has not
+    changed.
     """
     rules = await read_rules(sandbox)
     listed = await sandbox.list_tree(fresh=fresh)
@@ -135,7 +137,7 @@ async def _apply(
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """The entries that `contents` yields, in the order in which it yields them."""
+    """The entries that `contents` yields, in this order."""
 
     directories: Sequence[Entry]
     written: Sequence[Entry]

@@ -114,7 +114,10 @@ class SandboxState:
 
     @property
     def to_close(self) -> tuple[Literal["sleep", "ended"], UUID] | None:
-        """Why to close the sandbox now, and the id of the event that is the reason. None when the sandbox must stay."""
+        """Why to close the sandbox now (`sleep` or `ended`), and the id of the event that is the reason.
+
+        None when the sandbox must stay open, or when there is no sandbox.
+        """
         if self.sandbox is None:
             return None
         if self.asleep_since is not None and self.settled is not None and self.settled[0] == "saved":

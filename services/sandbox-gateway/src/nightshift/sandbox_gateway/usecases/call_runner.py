@@ -90,9 +90,10 @@ class CallRunner:
         return left
 
     async def run(self, state: SandboxState, calls: Sequence[PendingCall], cancelled: asyncio.Event) -> None:
-        """Answer these calls, which may run at the same time. The caller must have the build's lease.
+        """Answer these calls, which may run at the same time. `cancelled` is set when the build ends.
 
-        Raises Transient when the calls have to wait, and StateOutdated when the log must be read again first.
+        The caller must have the build's lease. Raises Transient when the calls have to wait, and StateOutdated when
+        the log must be read again first.
         """
         if state.ended is not None:
             self._held.pop(state.build_id, None)

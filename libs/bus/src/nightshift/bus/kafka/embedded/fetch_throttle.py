@@ -23,7 +23,7 @@ REQUEST_STEPS: Sequence[tuple[float, float]] = ((30.0, 0.02), (float("inf"), 0.1
 
 
 class PublishNotifications(Protocol):
-    """Announces that a topic has new records."""
+    """Tells consumers that a topic has new records."""
 
     @property
     def connected(self) -> bool:
@@ -80,7 +80,7 @@ class FetchThrottle:
         return next(wait for until, wait in self._steps if quiet < until)
 
     def notify(self) -> None:
-        """End the current delay, because there may be new records. If there is none, the next one is skipped."""
+        """End the current delay, because there may be new records. If no delay is running, the next one is skipped."""
         self._notified.set()
 
     async def pause(self) -> None:
@@ -104,7 +104,7 @@ class FetchThrottle:
     def fetching(self) -> None:
         """Clear the notification, because a fetch of all partitions is sent now.
 
-        It finds the records of all earlier notifications.
+        This fetch finds the records of all earlier notifications.
         """
         if self._notified.is_set():
             self._notified.clear()

@@ -36,11 +36,11 @@ class EmbeddedBroker:
         return self._notifications is not None and self._notifications.connected
 
     def fetch_wait(self, subscription: Subscription) -> FetchWait:
-        """Return a short wait for the start. Afterwards the consumer's throttle sets it."""
+        """Return a short wait for the consumer's start. Afterwards the consumer's FetchThrottle sets the wait."""
         return _JOINING
 
     def attempts(self, group: str) -> PartitionAttempts:
-        """Return a store that keeps the attempts as committed offsets of a second group."""
+        """Return a store that keeps the group's attempts (see RestartGuard) as committed offsets of a second group."""
         return GroupAttempts(group)
 
     def started(self, subscription: Subscription, consumer: AIOKafkaConsumer) -> None:
