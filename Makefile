@@ -52,8 +52,8 @@ test-fast: setup ## tests that start nothing outside their process
 
 simulate: setup ## the ports, and a whole deployment, under random schedules, latencies, duplicates and crashes
 	$(python) -m nightshift.simulation --seeds $(seeds)
-	$(python) -m nightshift.simulation --seeds $$(( $(seeds) * 9 / 10 )) tests.memory.deployment.scenario:short_scenario
-	$(python) -m nightshift.simulation --seeds $$(( $(seeds) / 10 )) tests.memory.deployment.scenario:scenario
+	$(python) -m nightshift.simulation --seeds $$(( $(seeds) * 3 / 10 )) tests.memory.deployment.scenario:short_scenario
+	$(python) -m nightshift.simulation --seeds $$(( $(seeds) / 20 )) tests.memory.deployment.scenario:scenario
 
 nightly: setup ## the same with 20,000 seeds of each port and of the deployments; prints every failing seed
 	@failed=0; bounds="--first $(first) --within $(within)"; \

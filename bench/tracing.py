@@ -63,6 +63,7 @@ async def _round(parallel: int, turns: int) -> float:
         rich = AccountOpened(account_id="bench", period_budget_microusd=10**13, period_days=30)
         await running.send(producer, rich)
         await running.run(producer, parallel, 5)
+        await asyncio.sleep(8)  # the first export of a process loads its HTTP client
         before = _cpu(running.pid)
         await running.run(producer, parallel, turns)
         return (_cpu(running.pid) - before) / (parallel * turns) * 1e3

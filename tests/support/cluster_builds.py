@@ -29,7 +29,8 @@ from nightshift.eventlog.errors import NotFound, Unavailable
 
 _HOME = Path("/nowhere")
 _CHECK = {"name": "steps", "command": "test -s STEPS.md"}
-_PLENTY, _POOR = 1_000_000_000, 1_000
+#: Microdollars a day. The second pays one costly step of the scenario, and then the build sleeps.
+_PLENTY, _POOR = 1_000_000_000, 300_000
 _DAYS = 30
 
 
@@ -66,7 +67,7 @@ async def send(prefix: str, count: int, words: str, *, rich: bool = True) -> Non
 
 async def status(builds: Builds, name: str) -> str:
     try:
-        return (await builds.status(name)).status
+        return (await builds.status(name)).state
     except (NotFound, Unavailable):
         return "absent"
 
@@ -91,7 +92,7 @@ async def judge(prefix: str, count: int) -> None:
         for name in names(prefix, count):
             found = await builds.events(name)
             data = [event.data for event in found]
-            totals[(await builds.status(name)).status] += 1
+            totals[(await builds.status(name)).state] += 1
             totals["model calls"] += sum(isinstance(one, ModelCallStarted) for one in data)
             totals["model calls abandoned"] += sum(isinstance(one, ModelCallFailed) for one in data)
             totals["events"] += len(data)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import psutil
+from tests.support.local_files import text_in_sandbox
 from tests.support.processes import RunningUp, nightshift
 from tests.support.waiting import eventually
 
@@ -139,8 +140,9 @@ class MainJob:
 
     def steps(self, build_id: str, events: Sequence[RecordedEvent]) -> list[str]:
         """Returns the lines that the build's steps left in the workspace of its last sandbox."""
-        workspace = self.home / "sandboxes" / (status(build_id, events).sandbox_id or "") / "home/workspace"
-        return (workspace / "STEPS.md").read_text().splitlines()
+        sandbox_id = status(build_id, events).sandbox_id
+        assert sandbox_id is not None
+        return text_in_sandbox(self.home, sandbox_id, "STEPS.md").splitlines()
 
     def command(self, *arguments: str, code: int = 0, timeout: float = 50.0) -> list[Any]:
         """Runs a command with --json on this stack and returns the objects that it printed."""

@@ -80,7 +80,7 @@ def chart(verb: str, image: str, *more: str, check: bool = True) -> str:
     repository, _, tag = image.rpartition(":")
     values = ["-f", str(FOLDER / "values.yaml"), "--set", f"image.repository={repository},image.tag={tag}"]
     place = ["-n", NAMESPACE]
-    waits = ["--wait", "--timeout", "300s"] if verb != "template" else ["--kube-version", "1.36.0"]
+    waits = ["--wait", "--timeout", "600s"] if verb != "template" else ["--kube-version", "1.36.0"]
     return run("helm", verb, RELEASE, str(CHART), *place, *values, *waits, *more, check=check)
 
 

@@ -102,8 +102,8 @@ def test_a_build_goes_from_its_request_to_ready():
 
 def test_a_rolling_upgrade_leaves_running_and_sleeping_builds_right():
     count = os.environ.get("UPGRADE_BUILDS", "50")
-    tools("send-poor", "asleep", count, "few steps")
-    tools("wait", "asleep", count, "asleep")
+    tools("send-poor", "asleep", count, "costly step")
+    tools("wait", "asleep", count, "sleeping")
     tools("send", "upgraded", count, "slow steps")
     before = {one["metadata"]["name"] for service in SERVICES for one in pods(service)}
     began = time.monotonic()

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 import psutil
 import pytest
+from tests.support.local_files import text_in_sandbox
 from tests.support.processes import in_process, nightshift
 from tests.support.span_collector import Collector, Span, span_collector
 
 from nightshift.cli.main import NAMES
-from nightshift.sandboxes.local.driver import LocalDriver
-from nightshift.sandboxes.local.settings import LocalSettings
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -89,11 +88,8 @@ def test_its_preview_shows_the_app(demo: Demo) -> None:
 
 
 def test_each_step_had_its_effect_once(demo: Demo) -> None:
-    async def steps() -> str:
-        driver = LocalDriver(LocalSettings(demo.home / "sandboxes"))
-        return (await (await driver.connect(demo.summary["sandbox_id"])).read_file("STEPS.md")).decode()
-
-    numbers = [int(line.split()[1].rstrip(":")) for line in asyncio.run(steps()).splitlines()]
+    steps = text_in_sandbox(demo.home, demo.summary["sandbox_id"], "STEPS.md").splitlines()
+    numbers = [int(line.split()[1].rstrip(":")) for line in steps]
     assert numbers == [number for number in range(1, 14) if number != 5]
 
 
@@ -274,6 +270,9 @@ def test_every_command_speaks_json(demo: Demo, asked_again: tuple[int, list[Any]
         ("account", "budget", "poor", "0.02"),
         ("account", "top-up", "poor", "0.01"),
         ("ps",),
+        ("status",),
+        ("drain", "snapshotter"),
+        ("drain", "snapshotter", "--off"),
         ("doctor",),
         ("db", "status"),
         ("topics", "apply", "--dry-run"),
@@ -281,10 +280,10 @@ def test_every_command_speaks_json(demo: Demo, asked_again: tuple[int, list[Any]
         ("dlq", "show", letter["id"]),
         ("dlq", "redrive", letter["id"], "--dry-run"),
     )
-    # `account open` is above, `wake`, `answer`, `pause` and `resume` below; `up`, `demo`, `down`: in the fixture and in
-    # the stack's own tests.
+    # `account open` is above, `wake`, `answer`, `pause` and `resume` below; `up`, `demo`, `down`, `service`: in the
+    # fixture and in the stack's own tests.
     below = {"wake", "answer", "pause", "resume", "rewind", "import", "approve", "deny"}
-    assert set(NAMES) == {one[0] for one in commands} | below | {"up", "demo", "down"}
+    assert set(NAMES) == {one[0] for one in commands} | below | {"up", "demo", "down", "service"}
     for words in commands:
         ran = demo.run(*words, "--json")
         assert "\x1b" not in ran.stdout, words

@@ -1,7 +1,6 @@
 """The README's first commands, run as they are printed, end in a build with files, tests and a preview."""
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -10,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from tests.support.local_files import names_in_sandbox
 from tests.support.processes import clean_environment
 
 pytestmark = pytest.mark.timeout(120)
@@ -46,12 +46,6 @@ def page(url: str) -> str:
         return answer.read().decode()
 
 
-def workspace_files(home: Path) -> set[str]:
-    """Return the names of the files in the only sandbox of this home."""
-    [workspace] = home.glob("sandboxes/*/home/workspace")
-    return set(os.listdir(workspace))
-
-
 async def test_the_first_commands_end_in_a_proven_build(checkout: Path, eventually) -> None:
     first, *others = printed_commands()
     assert first == f"{COMMAND}up"
@@ -79,7 +73,9 @@ async def test_the_first_commands_end_in_a_proven_build(checkout: Path, eventual
         assert "3 tests executed; " in shown[at - 1]
         assert "; the preview answers 200 on /" in shown[at - 1]
         assert "A habit tracker" in page(build["preview_url"])
-        assert {"app.py", "test_app.py", "idea.txt"} <= workspace_files(checkout / ".nightshift")
+        assert {"app.py", "test_app.py", "idea.txt"} <= names_in_sandbox(
+            checkout / ".nightshift", build["sandbox_id"]
+        )
     finally:
         stack.terminate()
         assert stack.wait(timeout=30) == 0

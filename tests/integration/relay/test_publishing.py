@@ -284,7 +284,7 @@ async def test_a_leader_silent_after_any_message_loses_its_locks(database: Datab
         nonlocal asked
         async with tcp_proxy(server.host, server.port) as proxy:
             near = PostgresAddress(proxy.host, proxy.own_port).dsn("nightshift_relay", database.name)
-            sessions = PostgresLeaderSessions(near, name="silent", leader_timeout_s=0.5)
+            sessions = PostgresLeaderSessions(near, name="silent", leader_timeout_s=1.5)
             async with sessions.open([shard]) as session, direct.open([shard]) as other:
                 assert await session.lead()
                 proxy.let_pass = shard

@@ -19,7 +19,7 @@ from nightshift.orchestrator.domain.commands import Answer
 from nightshift.simulation import SimulationFailed, World, simulate
 
 #: `make simulate` tries more.
-SEEDS = (*range(14), 36)
+SEEDS = (*range(10), 18, 19, 28, 29, 31, 33, 39)
 #: How many seeds are searched for a planted fault.
 SEARCHED = 150
 

@@ -23,7 +23,7 @@ from nightshift.simulation import World, simulate
 
 @pytest.fixture(scope="module")
 def builds() -> Sequence[Sequence[RecordedEvent]]:
-    """The logs of builds with errors, sleeps, cancels and crashes. `make simulate` verifies those of 100 seeds."""
+    """The logs of builds with errors, sleeps, cancels and crashes. `make simulate` verifies those of 200 builds."""
     found: list[Sequence[RecordedEvent]] = []
 
     async def collect(world: World) -> None:

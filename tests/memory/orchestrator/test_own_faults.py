@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from tests.memory.orchestrator.lone_orchestrator import (
@@ -13,9 +14,12 @@ from tests.memory.orchestrator.lone_orchestrator import (
 )
 
 from nightshift.contracts.events.build import BuildStalled, ModelCallFailed, Usage
-from nightshift.contracts.model import Event
+from nightshift.contracts.events.sandbox import SandboxOpened
+from nightshift.contracts.model import Event, Owner
 from nightshift.eventlog.errors import Unavailable
+from nightshift.eventlog.memory import MemoryEventLog
 from nightshift.eventlog.objects.port import ObjectStore
+from nightshift.eventlog.port import NewEvent, build_stream
 from nightshift.orchestrator.adapters import event_log_repository
 from nightshift.orchestrator.domain import calls, evolve
 from nightshift.orchestrator.domain.commands import Answer, CallFailed
@@ -157,3 +161,32 @@ def test_an_answer_that_cannot_be_stored_is_shown_and_paid_once(monkeypatch: pyt
     (shown,) = [event for event in events if isinstance(event.data, BuildStalled)]
     assert shown.recorded_at - started.recorded_at < timedelta(seconds=10)
     assert events[-1].data.type == "tool_call.requested"
+
+
+def test_an_answer_outlives_a_conflict_and_reset_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another writer is first, and the connection breaks four times while the orchestrator reads what was written."""
+    caught_up = event_log_repository.EventLogBuildRepository.catch_up
+    resets: list[None] = []
+
+    async def answer(self: LoneOrchestrator, body: bytes, meter: UsageMeter) -> Answer:
+        self.calls += 1
+        log = MemoryEventLog(self.tables, owner=Owner.SANDBOX_GATEWAY, now=self.now)
+        opened = SandboxOpened(sandbox_id="s1", driver="local", generation=1)
+        await log.append(build_stream("b1"), [NewEvent(opened, uuid4())])
+        resets.extend([None] * 4)
+        return a_tool_call()
+
+    async def reset(self: Any, *arguments: Any) -> Any:
+        if resets:
+            resets.pop()
+            raise Unavailable("log.read_stream: the connection was reset")
+        return await caught_up(self, *arguments)
+
+    monkeypatch.setattr(LoneOrchestrator, "answer", answer)
+    monkeypatch.setattr(event_log_repository.EventLogBuildRepository, "catch_up", reset)
+    orchestrator = after_an_hour(a_tool_call)
+    assert (orchestrator.calls, orchestrator.cost(), orchestrator.stalls()) == (1, 3_000, [])
+    assert [event.type for event in orchestrator.events()][-2:] == [
+        "model_call.responded",
+        "tool_call.requested",
+    ]

@@ -111,7 +111,9 @@ class WorkerPool:
         self._waiting.clear()
         running = list(self._running.values())
         if running:
-            cut = asyncio.create_task(self._cut_short.wait(), name=f"{self._name} cut short")
+            # Where a crashed process is closed there is no loop: this raises before anything is made.
+            loop = asyncio.get_running_loop()
+            cut = loop.create_task(self._cut_short.wait(), name=f"{self._name} cut short")
             ends: set[asyncio.Future[Any]] = {asyncio.gather(*running, return_exceptions=True), cut}
             await asyncio.wait(ends, timeout=self._drain_s, return_when=asyncio.FIRST_COMPLETED)
             cut.cancel()

@@ -34,7 +34,7 @@ class Handlers:
         self._wakes = wakes
 
     def on_requests(self) -> Mapping[type[Event], Handler]:
-        """The handlers of the requests topic, by event type."""
+        """Return the handlers of the requests topic, by event type."""
         return {
             AccountOpened: self.on_account_opened,
             AccountBudgetSet: self.on_account_budget_set,
@@ -44,8 +44,9 @@ class Handlers:
         }
 
     def on_builds(self) -> Mapping[type[Event], Handler]:
-        """The handlers of the build topic: requests for money, and events after which a build needs no money for
-        now.
+        """Return the handlers of the build topic, by event type.
+
+        They handle requests for money, and events after which a build needs no money for now.
         """
         ends = (BuildReady, BuildFailed, BuildCancelled)
         handlers: dict[type[Event], Handler] = dict.fromkeys(ends, self._grants.end_build)
@@ -59,7 +60,7 @@ class Handlers:
             await self._grants.answer(event, event.data)
 
     async def on_sleep_requested(self, event: RecordedEvent) -> None:
-        """Settle the reservations that were granted before the build slept. Later ones stay."""
+        """Settle the reservations that were granted before the build slept. Reservations granted later stay open."""
         await self._grants.settle_build(event.subject, granted_before=event.version)
         if isinstance(event.data, SleepRequested):
             self._wakes.note_sleep(event.data)

@@ -13,10 +13,10 @@ from nightshift.eventlog.port import Append
 
 @dataclass(frozen=True, slots=True)
 class LedgerSnapshot:
-    """What a transaction reads under the account's lock, as the input of a decision. `now` is the database's time.
+    """What a transaction reads from the database before it decides about an account. `now` is the database's time.
 
-    For the lease that the caller named: `granted` says whether it has a reservation, and `request_waits` whether its
-    request has no answer yet. `shares` has the account's builds that have not ended. Without a lease it is empty.
+    When the caller named a lease, `granted` says whether the lease has a reservation. `request_waits` says whether its
+    request has no answer yet. `shares` contains the account's builds that have not ended; without a lease it is empty.
     """
 
     now: datetime
@@ -30,7 +30,8 @@ class LedgerSnapshot:
 class LedgerChange:
     """A decision: the changed account, the events to append, and the reservations to open and to end.
 
-    `share` says what a build needs and whether it waits. The ledger adds to it what the ended reservations spent.
+    `share` is the new share of the build that asked for money, or None when no share changes. The ledger itself adds
+    to the stored shares what was spent under the ended reservations.
     """
 
     account: Account
@@ -46,31 +47,31 @@ Decide = Callable[[LedgerSnapshot], LedgerChange | None]
 
 
 class Ledger(Protocol):
-    """Stores accounts and reservations. Raises what the event log raises, and then has written nothing."""
+    """Stores accounts and reservations. After an error of the event log, nothing has been written."""
 
     async def transact(
         self, account_id: str, decide: Decide, *, lease_id: UUID | None = None
     ) -> LedgerChange | None:
         """Lock the account, call `decide`, append the events and store the change, all in one transaction.
 
-        Returns the change that was written. Returns None when `decide` returned None, or when the log had all its
-        events before.
+        Returns the change that was written. Returns None when `decide` returned None, or when the log already had all
+        events of the change.
         """
 
     async def unsettled(self, build_id: str) -> Sequence[Reservation]:
         """Return the build's reservations that are not settled, oldest first."""
 
     async def find(self, lease_id: UUID) -> Reservation | None:
-        """Return the reservation with this lease id, or None when there is none that is not settled."""
+        """Return the reservation with this lease id, or None when there is none or it is settled."""
 
     async def shares(self, account_id: str) -> Sequence[BuildShare]:
         """Return the shares of the account's builds that have not ended."""
 
     async def stop_waiting(self, build_id: str) -> None:
-        """Note that the build does not wait for money now, because it waits for a person or a provider."""
+        """Record that the build does not wait for money now, because it waits for a person or a provider."""
 
     async def end_build(self, build_id: str, outcome: str) -> None:
-        """Note that the build has ended. `outcome` is the type of the last event.
+        """Record that the build has ended. `outcome` is the type of the build's last event.
 
         Only the first call for a build counts.
         """

@@ -1,6 +1,6 @@
 """The orchestrator's subscriptions, with one method for each type of message.
 
-Facts of other services are only hints. The run of the build reads the log to learn what happened.
+A fact of another service only makes the run of its build read the log. What happened is read there.
 """
 
 from collections.abc import Mapping

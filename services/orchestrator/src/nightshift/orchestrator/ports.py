@@ -65,7 +65,7 @@ class ClosingModel(Model, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RefusedKey:
-    """Why the provider refuses a key since `since`. `kind` is one of REFUSED_KEY, and `status` is the HTTP status.
+    """Why the provider refuses a key, and since when. `kind` is one of REFUSED_KEY, and `status` is the HTTP status.
 
     The provider refuses the key only for `model`, or for every model when `model` is None.
     """
@@ -93,10 +93,10 @@ class SharedPace:
 
 
 class ProviderKey(Protocol):
-    """What all replicas that use one key know about it. The fake and the real adapter pass the same conformance tests.
+    """What all replicas with the same provider key know about this key.
 
     A refusal is for one model, or for every model when `model` is None. Each of these has incidents and probes of its
-    own.
+    own. The fake and the real adapter pass the same conformance tests.
     """
 
     @property
@@ -105,36 +105,46 @@ class ProviderKey(Protocol):
         ...
 
     async def refused(self) -> Sequence[RefusedKey]:
-        """Return for which models the provider refuses the key, and why. Returns nothing while the key is accepted."""
+        """Return the refusals of the key that are not over, at most one for each model, with their reasons.
+
+        Returns an empty list while the provider accepts the key.
+        """
         ...
 
     async def refuse(self, refused: RefusedKey) -> bool:
-        """Record that the provider refuses the key. Returns True only for the first record of an incident.
+        """Record that the provider refuses the key. Returns True for the first record of an incident, else False.
 
         Each further record makes the wait before the next probe longer, up to a limit.
         """
         ...
 
     async def take_probe(self, model: str | None = None) -> bool:
-        """Return True to one caller of all replicas when it is time to try the refused key again."""
+        """Return True when it is time to try the refused key again and this caller must do it.
+
+        Returns False before that time, and to all other callers of all replicas.
+        """
         ...
 
     async def return_probe(self, model: str | None = None) -> None:
-        """Give back a probe that was not made, so that another one may be made at once."""
+        """End a probe that was taken but not made, so that another caller can take it at once."""
         ...
 
     async def accepted(self, model: str | None = None) -> bool:
-        """Record that the provider accepts the key. Returns True only for the record that ends the incident."""
+        """Record that the provider accepts the key.
+
+        Returns True when this ends an incident, and False when no refusal was on record.
+        """
         ...
 
     async def pace(self) -> SharedPace:
-        """Return the pace of the calls with this key."""
+        """Return how fast all replicas together may start calls with this key."""
         ...
 
     async def slow_down(self, started_at: datetime, pause_s: float, *, spaced: bool) -> SharedPace:
-        """Start no call for `pause_s` seconds. With `spaced`, also double the interval between later calls.
+        """Let no replica start a call for `pause_s` seconds. If `spaced`, double the interval between later calls.
 
-        A call that started before the interval was last doubled does not double it again.
+        `started_at` is the start of the call whose answer or refusal is the reason. A call that started before the
+        interval was last doubled does not double it again.
         """
         ...
 
@@ -143,7 +153,7 @@ class ProviderKey(Protocol):
         ...
 
     async def take_turn(self) -> float:
-        """Return 0.0 when a call may start now. The caller must then start it. Else return the seconds to wait."""
+        """Return 0.0 when a model call may start now, and the caller must start it. Else return the seconds to wait."""
         ...
 
 
@@ -159,11 +169,17 @@ class BuildRepository(Protocol):
     """Loads builds from their streams, and appends what `decide` returns."""
 
     async def load(self, build_id: str) -> BuildState:
-        """Return the build's state, or INITIAL when the build does not exist. Raises CannotFold."""
+        """Return the build's state, or INITIAL when the build does not exist.
+
+        Raises CannotFold when an event of the build cannot be folded.
+        """
         ...
 
     async def catch_up(self, build_id: str, state: BuildState) -> BuildState:
-        """Return the state after the events that were appended since `state`. Raises CannotFold."""
+        """Return `state`, continued by the build's events after the version of `state`.
+
+        Raises CannotFold when one of these events cannot be folded.
+        """
         ...
 
     async def attachments(self, state: BuildState) -> tuple[dict[str, Any], ...]:
@@ -171,7 +187,7 @@ class BuildRepository(Protocol):
         ...
 
     async def commit(self, build_id: str, state: BuildState, command: Command, now: datetime) -> BuildState:
-        """Decide, append the events at the state's version, and return the state after them.
+        """Append the events that `command` leads to after the version of `state`, and return the state after them.
 
         Raises VersionConflict, EventIdReused or StreamClosed when `state` is not the newest state. Then call `catch_up`
         and decide again.
@@ -179,21 +195,21 @@ class BuildRepository(Protocol):
         ...
 
     async def commit_at_any_version(self, build_id: str, command: Command, now: datetime) -> None:
-        """Append a decision that does not depend on the state, such as a person's message.
+        """Append the events of a command that leads to the same events in every state, such as a report.
 
         Raises StreamClosed when the build has ended, and EventIdReused when an event with this id has other content.
         """
         ...
 
     async def has_recorded(self, build_id: str, command: RequestCommand) -> bool:
-        """Return whether the log contains the decision of this command.
+        """Return whether the log contains the events that this command leads to.
 
         Returns False when the command's id was used for something else.
         """
         ...
 
     async def fork_base(self, build_id: str, turn: int) -> ForkBase:
-        """Return the build as it was at the end of a turn, from which a fork starts.
+        """Return the build as it was at the end of turn `turn`, so that a fork or a rewind can continue from there.
 
         Raises NotFound when there is no such build, and BadMessage when the turn has not ended or has no snapshot.
         """
@@ -202,8 +218,9 @@ class BuildRepository(Protocol):
     async def decision_about(
         self, build_id: str, call_id: str
     ) -> tuple[ApprovalResolved | None, ToolCallAnswered | None]:
-        """Return the approval or denial of a tool call, and the call's result unless the sandbox-gateway gave that
-        result.
+        """Return the approval or denial of a tool call, and the result of the call. Each is None when it is missing.
+
+        A result that the sandbox gateway gave is left out.
         """
         ...
 

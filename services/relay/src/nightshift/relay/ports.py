@@ -13,8 +13,9 @@ from nightshift.relay.domain.records import LastPublished, Record
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """The offsets of one send to a topic-partition: `first` and `last` record, -1 when the broker did not report them.
+    """The broker's acknowledgement of one send to a topic-partition.
 
+    `first` and `last` are the offsets of the first and the last record, or -1 when the broker did not report them.
     `batch` is the offset of the last batch of the send, and `record` is the first record in that batch.
     """
 
@@ -38,8 +39,8 @@ class BrokerRecord:
 class Cursors:
     """Up to which position each shard of a group is published.
 
-    `newest_loss` is the number of the broker's last data loss. The shards in `behind` are not published again since
-    then.
+    `newest_loss` is the number of the broker's last data loss. The shards in `behind` have not been published again
+    since that loss.
     """
 
     positions: dict[int, int]
@@ -63,13 +64,13 @@ class LeaderSession(Protocol):
         """
 
     async def cursors(self) -> Cursors:
-        """Return up to which position each shard of the group is published."""
+        """Return up to which position each shard of the group is published, and the broker's last data loss."""
 
     async def last_published(self) -> Sequence[LastPublished]:
-        """Return what each topic-partition acknowledged last."""
+        """Return for each topic-partition the first record of the batch that it acknowledged last."""
 
     async def move(self, cursors: Mapping[int, int], published: Sequence[LastPublished]) -> None:
-        """Move the cursors forward and store what was acknowledged, in one transaction.
+        """Move the shards' positions forward, and store the last acknowledged records, in one transaction.
 
         A position or offset below the stored one changes nothing.
         """
@@ -88,18 +89,24 @@ class LogReader(Protocol):
     """Reads the event log by shards. Every call may raise Unavailable."""
 
     async def read(self, cursors: Mapping[int, int], *, max_events: int, max_bytes: int) -> Sequence[Row]:
-        """Return the rows behind the given position of each shard, in commit order within a shard."""
+        """Return the rows after the given position of each shard, in commit order within a shard.
+
+        `max_events` and `max_bytes` limit how many rows are returned.
+        """
 
     async def read_unfinished(
         self, shards: Sequence[int], *, after: tuple[str, int], limit: int
     ) -> Sequence[Row]:
-        """Return rows of the streams that are not finished, sorted by stream and version, starting behind `after`."""
+        """Return up to `limit` rows of the streams that are not finished, sorted by stream id and version.
+
+        `after` is the stream id and version of the last row of the read before. Later rows are returned.
+        """
 
     async def known(self, event_ids: Sequence[UUID]) -> Mapping[UUID, tuple[str, int]]:
-        """Return event id → (build or account id, stream version) for those of these events that the log has."""
+        """Return, by event id, the build or account id and the stream version of those events that the log has."""
 
     async def lag(self, shards: Sequence[int]) -> tuple[int, float]:
-        """Return how many events of these shards are not published yet, and the age of the oldest in seconds."""
+        """Return how many events of these shards are not published yet, and the age of the oldest one in seconds."""
 
 
 class Broker(Protocol):
@@ -128,7 +135,7 @@ class AppendNotifications(Protocol):
 
     @property
     def listening(self) -> bool:
-        """Whether notifications arrive now."""
+        """True while notifications arrive."""
 
     async def wait(self, seconds: float) -> frozenset[int]:
         """Wait up to `seconds` for a notification. Returns the shards that were notified since the last call."""

@@ -76,7 +76,7 @@ async def forecast_of(database: Database, account_id: str) -> Forecast | None:
 
 
 def statement_of(account: Account, now: datetime) -> AccountStatement:
-    """Return the statement of an account at `now` (aware). The stored account may be from an earlier day."""
+    """Return the statement of an account at `now`, a time with a time zone. `account` may be from an earlier day."""
     day = day_at(account.period, now)
     account = refresh(account, day)
     return AccountStatement(

@@ -50,7 +50,7 @@ class SystemGauges:
             await asyncio.sleep(self._every_s)
 
     async def read(self) -> None:
-        """Update the gauges once. Raises what the database raises."""
+        """Update the gauges once. Raises Transient while the database is unavailable."""
         pending = await self._database.fetch("SELECT kind, items, oldest_s FROM nightshift.pending_counts()")
         builds = await self._database.fetch("SELECT phase, state, builds FROM nightshift.build_counts()")
         reserved = await self._database.fetch(_RESERVED_QUERY)

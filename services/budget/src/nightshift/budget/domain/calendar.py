@@ -22,7 +22,7 @@ class Period:
 class Day:
     """One day of an account. Its `label` is unique within the account.
 
-    `days_left` is the rest of the period with this day.
+    `days_left` is the number of days that are left in the period, including this day.
     """
 
     label: str
@@ -51,7 +51,7 @@ def _midnight(day: date, zone: ZoneInfo) -> datetime:
 
 
 def day_at(period: Period, now: datetime) -> Day:
-    """Return the day of the account that contains `now` (aware)."""
+    """Return the day of the account that contains `now`, a time with a time zone."""
     if period.day_seconds is None:
         zone = ZoneInfo(period.time_zone)
         today = now.astimezone(zone).date()

@@ -43,9 +43,9 @@ def granted(account: Account, *, lease_id: UUID, amount: int, expires_at: dateti
 
 
 def denied(account: Account, day: Day, *, lease_id: UUID, first: str | None = None) -> BudgetDenied:
-    """Return the denial of a request.
+    """Return the event that denies a build's request for money.
 
-    `first` is another build of the account that gets the money first, if there is one.
+    `first` is the id of another build of the account that must get the money first, or None when there is none.
     """
     return BudgetDenied(
         lease_id=lease_id,

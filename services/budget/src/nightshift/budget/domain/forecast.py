@@ -54,7 +54,8 @@ class Forecast:
 def forecast(account: Account, shares: Sequence[BuildShare], ready: Sequence[int], now: datetime) -> Forecast:
     """Return the forecast at `now`. `account` is as of today, and `ready` holds the costs of builds that became ready.
 
-    Each build is expected to cost the median of `ready`. The money of each day goes to the builds in their fair order.
+    Each build is expected to cost the median of `ready`. The money of each day goes to the builds one after the other,
+    in the order in which the account shares its money.
     """
     day = day_at(account.period, now)
     until_midnight = max(account.limit - account.posted, 0)
@@ -91,7 +92,10 @@ def _missing(share: BuildShare, usual: int) -> int:
 
 
 def _days(account: Account, now: datetime, left: int, missing: dict[str, int]) -> dict[str, str]:
-    """Return build id → the day on which its missing money is spent. The builds are paid one after the other."""
+    """Return for each build id the day on which the rest of the build's expected cost is spent.
+
+    The builds are paid one after the other. A build that cannot be paid within a year is left out.
+    """
     found: dict[str, str] = {}
     day, spent_today = day_at(account.period, now), account.posted
     for build_id, amount in missing.items():

@@ -1,6 +1,6 @@
 """The arithmetic of an account: money is reserved first and spent later. Functions return the changed account.
 
-At every grant, `limit >= posted + pending` holds. A bill above its reservation is posted as a whole, as an `overrun`.
+At every grant, `limit >= posted + pending` holds. A cost above its reservation is posted as a whole, as an `overrun`.
 The rest of the period then has less.
 """
 
@@ -61,7 +61,7 @@ class Reservation:
 class Settlement:
     """How a reservation ended: `posted_amount` was spent, and `released` is free again.
 
-    `estimated` is the part of `posted_amount` for which there is no bill.
+    `estimated` is the part of `posted_amount` for which the provider stated no usage.
     """
 
     outcome: Outcome
@@ -119,7 +119,10 @@ def most_of_a_day(account: Account, day: Day) -> int:
 
 
 def set_period_budget(account: Account, period_budget: int, period: Period, day: Day) -> Account:
-    """Change the budget from now on. Today's limit changes too, but stays above what is spent and reserved today."""
+    """Return the account with another budget from now on.
+
+    Today's limit changes, too, but is never less than what is spent and reserved today.
+    """
     limit = daily_limit(
         period_budget + account.credited,
         account.spent_in_period - account.posted,
@@ -135,7 +138,7 @@ def set_period_budget(account: Account, period_budget: int, period: Period, day:
 
 
 def credit(account: Account, amount: int) -> Account:
-    """Add money to today's limit and to the period's budget, so that later days do not have less."""
+    """Return the account with more money in today's limit and in the period's budget. Later days do not have less."""
     return replace(account, limit=account.limit + amount, credited=account.credited + amount)
 
 
@@ -153,9 +156,10 @@ def reserve(account: Account, amount: int, minimum: int) -> tuple[Account, int]:
 def settle(
     account: Account, reservation: Reservation, spent: Spent, *, expired: bool
 ) -> tuple[Account, Settlement]:
-    """End a reservation with what was spent under it.
+    """End a reservation: post the money that was spent under it, and release the rest.
 
-    Spending above the reservation is posted as a whole, as an overrun.
+    More money than was reserved is posted as a whole, as an overrun. `expired` is True when the reservation's time was
+    over. Returns the changed account, and how the reservation ended.
     """
     if spent.total > reservation.amount:
         outcome: Outcome = "overrun"

@@ -30,12 +30,12 @@ class BuildShare:
 
 
 def on_day(share: BuildShare, day: str) -> BuildShare:
-    """Return the share as of `day`. On a new day nothing is spent yet."""
+    """Return the share as of `day`. When its own day is another one, nothing is spent yet on `day`."""
     return share if share.day == day else replace(share, day=day, spent_today=0)
 
 
 def order(share: BuildShare) -> tuple[bool, int, int]:
-    """Return the sort key of builds: the build that should get money first comes first."""
+    """Return the key by which the builds of an account are sorted, so that the one to get money first comes first."""
     return not share.priority, share.spent_today, share.spent
 
 
@@ -57,12 +57,12 @@ def goes_first(
 
 
 def waiting(shares: Iterable[BuildShare]) -> Sequence[BuildShare]:
-    """Return the builds that wait for money, the one to serve first at the front."""
+    """Return the shares of the builds that wait for money, in the order in which they should get it."""
     return sorted((one for one in shares if one.waits_since is not None), key=order)
 
 
 def needs_of(shares: Iterable[BuildShare]) -> Sequence[Need]:
-    """Return what each waiting build needs for one call."""
+    """Return the money that each waiting build needs for its next call, in the order in which they should get it."""
     return [Need(one.needs, one.needs) for one in waiting(shares)]
 
 

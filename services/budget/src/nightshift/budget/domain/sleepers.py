@@ -15,10 +15,10 @@ class Need:
 
 
 def share(left: int, need: Need, later: Sequence[Need]) -> Need | None:
-    """Return what to reserve for a sleeping build, or None when `left` is not enough for its next call.
+    """Return the money to reserve for a sleeping build, or None when `left` is not enough for its next call.
 
-    First every build in `later` whose minimum still fits keeps that minimum. This build gets the rest, up to its
-    amount.
+    `later` contains the needs of the builds that come after it. Each of them whose minimum still fits keeps that
+    minimum. The build gets the rest, up to the amount that it asks for.
     """
     if need.minimum > left:
         return None

@@ -23,7 +23,10 @@ class AccountDays:
         self.policy = policy
 
     def today(self, account_id: str, snapshot: LedgerSnapshot) -> tuple[Account, Day, Sequence[Append]]:
-        """Return the account as of today, today, and the events about it that are not in the log yet."""
+        """Return the account as of the snapshot's day, that day, and the appends of events that report this.
+
+        A new day of the account is reported, and so is a new account, which is opened with the default budget.
+        """
         appends: list[Append] = []
         account = snapshot.account
         if account is None:
@@ -54,7 +57,7 @@ class AccountDays:
     def grant(
         self, account: Account, need: Need, *, lease_id: UUID, build_id: str, cause: UUID, now: datetime
     ) -> tuple[Account, BudgetGranted, Reservation] | None:
-        """Reserve money for a build. Returns the account, the event and the reservation.
+        """Reserve money for a build. Returns the changed account, the event `budget.granted`, and the reservation.
 
         Returns None when the account has less left than `need.minimum`.
         """
@@ -75,12 +78,12 @@ class AccountDays:
 
 
 def on_account(account_id: str, cause: UUID, *facts: Event) -> Append:
-    """Return an append of these facts to the account's stream."""
+    """Return an append of the events `facts`, all with this cause, to the account's stream."""
     return Append(account_stream(account_id), tuple(NewEvent(fact, cause) for fact in facts))
 
 
 def joined(appends: Sequence[Append]) -> Sequence[Append]:
-    """Join the appends to the same stream, because a transaction may contain each stream only once."""
+    """Return the appends with all events of one stream in one append, because a transaction may name a stream once."""
     streams: dict[str, list[NewEvent]] = {}
     for append in appends:
         streams.setdefault(append.stream_id, []).extend(append.events)

@@ -36,7 +36,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Accounts:
-    """The use cases of the person who owns an account."""
+    """Handles the requests of the owner of an account: open it, set its budget or its policy, and add money."""
 
     def __init__(self, log: EventLog, ledger: Ledger, days: AccountDays, wakes: Wakes) -> None:
         self._event_log = log
@@ -45,7 +45,10 @@ class Accounts:
         self._wakes = wakes
 
     async def open(self, event: RecordedEvent, asked: AccountOpened) -> None:
-        """Open an account, or give an existing one this budget. Raises BadMessage for an unknown time zone."""
+        """Open an account with this budget, or change the budget of an existing account.
+
+        Raises BadMessage for an unknown time zone.
+        """
         check_time_zone(asked.time_zone)
         await self._set_period(
             event, asked.account_id, asked.period_budget_microusd, asked.period_days, asked.time_zone
@@ -130,10 +133,10 @@ class Accounts:
         kind: type[F],
         repeats: Callable[[F], bool],
     ) -> None:
-        """Make the change, unless the same request made it before.
+        """Write the change to the account that `decide` returns, unless the same request was handled before.
 
-        `repeats` compares the request with the recorded event. Raises EventIdReused when the same request id had other
-        content before.
+        `repeats` returns whether a recorded event has the content of this request. Raises EventIdReused when a request
+        with the same id had other content.
         """
         try:
             await self._ledger.transact(account_id, decide)

@@ -1,4 +1,4 @@
-"""Reads from a build's stream what was spent under its reservations, and settles these in the account."""
+"""Reads from a build's stream what was spent under its reservations, and settles these reservations in the account."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from nightshift.contracts.events.budget import BudgetSettled
 from nightshift.contracts.model import Event
 from nightshift.eventlog.port import EventLog, NewEvent, RecordedEvent
 
-#: Events per read. The event in question is nearly always among the last few of its stream.
+#: Events per read. The event that is searched is nearly always among the last few of its stream.
 _PAGE = 50
 
 
@@ -25,7 +25,7 @@ class Bill:
 
 @dataclass(frozen=True, slots=True)
 class Bills:
-    """The bills of one build. `version` is the stream version at which they were read, None when there are no bills.
+    """The bills of one build. `version` is the stream version at which they were read, or None without bills.
 
     The append that settles them expects this version. So it conflicts when another call starts in between.
     """
@@ -48,7 +48,7 @@ class Settled:
 
 
 async def newest_first(log: EventLog, stream_id: str) -> AsyncIterator[RecordedEvent]:
-    """Yield the events of a stream in reverse order, reading small pages."""
+    """Yield the events of a stream in reverse order. Reads a few events at a time, because callers often stop early."""
     last: int | None = None
     while last is None or last > 0:
         first = last
@@ -70,10 +70,10 @@ async def find_event(log: EventLog, stream_id: str, event_id: UUID) -> RecordedE
 async def read_bills(
     log: EventLog, stream_id: str, held: Sequence[Reservation], *, granted_before: int | None = None
 ) -> Bills:
-    """Read what was spent under these reservations of one build.
+    """Return the bills for the reservations `held` of one build: what was spent under each of them.
 
-    Leaves out reservations that the stream shows as settled. With `granted_before`, leaves out those granted at this
-    stream version or later.
+    Reservations that the stream shows as settled are left out. If `granted_before` is not None, reservations granted
+    at this stream version or later are left out, too.
     """
     grants = {one.granted_event: one for one in held}
     if not grants:
@@ -95,7 +95,7 @@ async def read_bills(
 
 
 def settle_bills(account: Account, bills: Bills, *, expired: bool = False) -> Settled:
-    """Settle every bill in the account. Pure.
+    """End the reservations of all bills, and post what was spent under them to the account. Pure.
 
     `expired` says that the reservations ended because their time was over.
     """

@@ -1,8 +1,8 @@
-"""Finds the sleepers whose moment has come.
+"""Finds the sleeping builds, called sleepers, whose moment has come.
 
 The moment is their due time, plus a delay that depends on the sleeper's id. All sleepers of one midnight are due at the
 same time, and the delay (jitter) spreads them. Due sleepers are kept in memory, sorted by moment. Otherwise sleepers
-whose moment has not come could fill the first page of the log and hide the others.
+whose moment has not come could fill the first read of the log and hide the others.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ class _Due:
 
 @dataclass(eq=False, slots=True)
 class DueSleepers:
-    """The sleepers whose due time has passed, as of the last look at the log."""
+    """The sleepers whose due time had passed when the log was last read."""
 
     log: EventLog
     _: KW_ONLY
@@ -56,21 +56,21 @@ class DueSleepers:
         return taken
 
     def put_back(self, key: str, moment: datetime) -> None:
-        """Return this sleeper again, but not before `moment`."""
+        """Let `take` return the sleeper with this key again, but not before `moment`."""
         if (due := self._known.get(key)) is not None:
             self._schedule(due, moment)
 
     def moment_of(self, item: PendingItem) -> datetime | None:
-        """Return when to wake this sleeper, or None when it waits only for money or a person."""
+        """Return when to wake this sleeper, or None when it waits only for money or a person and not for a time."""
         if item.due_at is None:
             return None
         draw = int.from_bytes(hashlib.blake2s(item.key.encode(), digest_size=4).digest()) / 2**32
         return item.due_at + timedelta(seconds=self.jitter_s * draw)
 
     async def _look(self, now: datetime) -> None:
-        """Read the first page of due sleepers, where new ones usually are.
+        """Read the first due sleepers from the log, because new ones are usually among them.
 
-        When it is full, continue where the last look stopped.
+        When there are more than one read returns, continue where the last call stopped.
         """
         first = await self.log.pending(PendingKind.SLEEPER, due_before=now, limit=_PAGE)
         self._note(first, now)
@@ -117,7 +117,7 @@ class DueSleepers:
         heapq.heappush(self._order, (moment, due.item.key))
 
     def _keep(self, keys: Iterable[str]) -> None:
-        """Forget the sleepers that the log no longer has."""
+        """Forget all sleepers except those with these keys, because the others are no longer in the log."""
         self._known = {key: self._known[key] for key in keys if key in self._known}
         if len(self._order) > 2 * len(self._known) + _PAGE:
             self._order = sorted((due.moment, key) for key, due in self._known.items() if not due.taken)

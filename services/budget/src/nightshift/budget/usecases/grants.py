@@ -23,7 +23,9 @@ _IN_FLIGHT = timedelta(hours=1)
 
 
 class Grants:
-    """The use cases of reservations. Calls `on_released` with each account that has money again."""
+    """Grants, denies, settles and expires reservations. Calls `on_released` with the id of an account that has money
+    again.
+    """
 
     def __init__(
         self, log: EventLog, ledger: Ledger, days: AccountDays, *, on_released: Callable[[str], None]
@@ -96,7 +98,7 @@ class Grants:
     async def settle_build(self, build_id: str, *, granted_before: int, in_flight: bool = True) -> None:
         """Settle the reservations of the build that were granted before this stream version, and release unspent money.
 
-        With `in_flight` False, a reservation under which a model call still runs stays open.
+        If `in_flight` is False, a reservation under which a model call still runs stays open.
         """
 
         async def read() -> Bills:
@@ -106,21 +108,23 @@ class Grants:
         await self._settle(build_id, read)
 
     async def end_build(self, ended: RecordedEvent) -> None:
-        """Settle what was granted before the build ended, and note its end, so that it no longer shares the account's
-        money.
+        """Settle the reservations of a build that has ended.
+
+        Also record its end, so that the build no longer gets a share of the account's money.
         """
         await self.settle_build(ended.subject, granted_before=ended.version)
         await self._ledger.end_build(ended.subject, ended.data.type)
 
     async def stop_waiting(self, build_id: str) -> None:
-        """Note that the build waits for a person or a provider, so that no other build lets it go first."""
+        """Record that the build waits for a person or a provider, so that no other build lets it go first."""
         await self._ledger.stop_waiting(build_id)
 
     async def expire(self, item: PendingItem, now: datetime) -> bool:
         """Settle an expired reservation: post the calls that started under it, and release the rest.
 
-        Returns False while a model call runs under it, because the cost is not known yet. The process that runs the
-        build ends that call. After `_IN_FLIGHT` the call counts with its highest possible cost.
+        Returns False, and settles nothing, while a model call runs under the reservation: its cost is not known yet.
+        The process that runs the build ends that call. After `_IN_FLIGHT` the call counts with its highest possible
+        cost.
         """
         held = await self._ledger.find(UUID(item.key))
         if held is None:

@@ -41,10 +41,10 @@ class _LimitWait:
 
 
 class LimitWaits:
-    """Finds these builds, and appends `wake.requested` to each build whose next call the account can now pay on some
-    day.
+    """Wakes the builds that wait for a larger budget, once some day of their account can pay their next call.
 
-    The wake reserves no money. The build requests it, and sleeps when only a later day can pay.
+    A wake is the event `wake.requested`, and reserves no money. The build then requests money, and sleeps when only a
+    later day can pay.
     """
 
     def __init__(self, log: EventLog, ledger: Ledger) -> None:
@@ -56,8 +56,10 @@ class LimitWaits:
         ] = {}  # by account with such builds; a new day may have more money
 
     async def look(self) -> None:
-        """Wake builds that can continue: all of them once after the start, and an account's builds when its next day
-        has begun.
+        """Wake the waiting builds that can continue.
+
+        The first call looks at all waiting builds. Later calls look at the builds of an account when its next day has
+        begun.
         """
         if self._every_build:
             async for build_id in self._waiting_builds():
@@ -70,14 +72,14 @@ class LimitWaits:
                 await self.wake_account(account_id)
 
     async def wake_account(self, account_id: str) -> None:
-        """Wake the account's builds whose next call a day of its budget can now pay."""
+        """Wake the account's builds that wait for a larger budget and whose next call one of its days can now pay."""
         for share in await self._ledger.shares(account_id):
             await self.wake_build(share.build_id)
 
     async def wake_build(self, build_id: str) -> None:
-        """Wake this build when it waits for a larger budget and a day of its account can pay its next call.
+        """Wake this build if it waits for a larger budget and a day of its account can pay its next call.
 
-        Raises Transient when other writers of the stream were first at every attempt.
+        Otherwise do nothing. Raises Transient when other writers appended to the build's stream at every attempt.
         """
         stream_id = build_stream(build_id)
         for _ in range(_ATTEMPTS):
@@ -107,7 +109,7 @@ class LimitWaits:
                 yield item.key
 
     async def _wait(self, stream_id: str) -> _LimitWait | None:
-        """Return the wait of a build that waits for a larger budget, or None when it does not."""
+        """Return how a build waits for a larger budget, or None when it does not wait for one."""
         head, raised = 0, False
         waiting: tuple[UUID, str | None] | None = None
         async for event in newest_first(self._event_log, stream_id):

@@ -40,7 +40,7 @@ _LATENESS = Histogram(
 TICK = 0.5
 #: Seconds between two searches for requests whose message was lost.
 SWEEP = 60.0
-#: The same until the process has joined its consumer groups, because no message arrives before.
+#: Seconds between these searches until the process has joined its consumer groups, because no message arrives before.
 UNTIL_JOINED = 1.0
 #: Seconds between two searches for sleepers of accounts with released money. Each search reads all sleepers.
 RELEASED = 2.0
@@ -88,7 +88,10 @@ class WakeScheduler:
             group.create_task(self._sweep_forever())
 
     async def _repeat(self, search: Callable[[], Awaitable[bool]], every_s: float) -> None:
-        """Search now and then every `every_s` seconds. Search again at once when a search returns that more is due."""
+        """Call `search` at once, and then every `every_s` seconds. When it returns True, call it again without a pause.
+
+        True means that more work is due.
+        """
         while True:
             more = False
             try:
@@ -120,9 +123,9 @@ class WakeScheduler:
                     await changed.wait()
 
     async def tick(self, now: datetime) -> bool:
-        """Wake the due sleepers, the longest due first, and settle expired reservations.
+        """Wake the sleeping builds that are due, the longest due first, and settle expired reservations.
 
-        Returns whether more may be due.
+        Returns whether more builds may be due.
         """
         due = await self._sleepers.take(now, BATCH)
         unpaid = await self.wakes.wake_due(due, now)
@@ -134,7 +137,7 @@ class WakeScheduler:
         return len(due) == BATCH
 
     def _measure(self, woken: Sequence[PendingItem]) -> None:
-        """Observe how long after its time each build was woken."""
+        """Add to the metrics how long after its time each build was woken."""
         now = self.clock()
         for item in woken:
             moment = self._sleepers.moment_of(item)

@@ -45,7 +45,10 @@ ATTEMPTS = 50
 
 @dataclass(frozen=True, slots=True)
 class Sleeper:
-    """A sleeping build. `head` is the last version of its stream. `need` is None when it never requested money."""
+    """A sleeping build. `head` is the last version of its stream.
+
+    `need` is the money for its next call, or None when the build never requested money.
+    """
 
     slept: RecordedEvent
     sleep: SleepRequested
@@ -77,11 +80,11 @@ class Wakes:
         self._sleeps: dict[tuple[str, int], SleepRequested] = {}
 
     def note_money(self, account_id: str) -> None:
-        """Note that this account may have money for its sleepers, so that the next search covers it."""
+        """Remember that this account may have money, so that the next search covers its sleeping builds."""
         self._accounts.add(account_id)
 
     def note_sleep(self, slept: SleepRequested) -> None:
-        """Note the account of a build that fell asleep for money, so that the next search covers it.
+        """Remember the account of a build that fell asleep for money, so that the next search covers the account.
 
         Without this, money that was released between the denial and the sleep would not wake the build.
         """
@@ -89,7 +92,7 @@ class Wakes:
             self._accounts.add(slept.account_id)
 
     async def wake_for_released_money(self) -> None:
-        """Wake sleepers of the noted accounts in their fair order, as far as the money goes."""
+        """Wake the builds that sleep for money, in all accounts that may have money again, while the money lasts."""
         await self.limit_waits.look()
         every, accounts = self._every_account, self._accounts
         if not every and not accounts:
@@ -104,12 +107,15 @@ class Wakes:
             raise
 
     async def wake_account(self, account_id: str) -> None:
-        """Wake the builds of the account that sleep for money in their fair order, as far as the money goes."""
+        """Wake the account's builds that sleep for money, in the order in which they should get it, while it lasts."""
         for sleepers in (await self._sleepers({account_id})).values():
             await self._wake_in_turn(sleepers, reason="top_up")
 
     async def wake_due(self, items: Sequence[PendingItem], now: datetime) -> Mapping[str, datetime]:
-        """Wake the builds whose time has come. Returns build id → when to try again for those that cannot be paid."""
+        """Wake the builds in `items`, whose time has come.
+
+        Returns, by build id, when to try again to wake a build whose account cannot pay its next call.
+        """
         waiting: dict[str, datetime] = {}
         self._unpaid.difference_update(item.stream_id for item in items)
         accounts: dict[str, list[Sleeper]] = {}
@@ -153,7 +159,7 @@ class Wakes:
     async def _wake_in_turn(
         self, sleepers: Sequence[Sleeper], *, reason: WakeReason
     ) -> Sequence[tuple[Sleeper, Unpaid]]:
-        """Wake these builds of one account in their fair order. Returns those that cannot be paid, with the reason.
+        """Wake these builds of one account, one after the other. Returns those that the account cannot pay, and why.
 
         The tier `priority` comes first, then the build that spent least, then the one that has slept longest.
         """
@@ -188,7 +194,8 @@ class Wakes:
     ) -> Unpaid | None:
         """Reserve the money of the next call and wake the build in one transaction.
 
-        Returns why it cannot be paid, or None.
+        Returns Unpaid when the account cannot pay the call. Returns None when the build was woken, by this call or by
+        another one, or has ended.
         """
         for _ in range(ATTEMPTS):
             if sleeper.need is None:
@@ -266,7 +273,10 @@ class Wakes:
         return unpaid
 
     async def _append_wake(self, sleeper: Sleeper, reason: WakeReason, cause: UUID) -> None:
-        """Append `wake.requested` without reserving money, for a build whose next step costs nothing."""
+        """Append `wake.requested` without reserving money, for a build whose next step costs nothing.
+
+        When another writer appended to the stream first, append nothing.
+        """
         wake = WakeRequested(reason=reason)
         try:
             await self._event_log.append(
@@ -277,7 +287,7 @@ class Wakes:
             _log.info("wake.overtaken", build_id=sleeper.slept.subject, reason=type(error).__name__)
 
     async def _sleepers(self, accounts: Set[str] | None) -> Mapping[str, Sequence[Sleeper]]:
-        """Return account → the builds that sleep for money, for these accounts or, with None, for all."""
+        """Return the builds that sleep for money, by account. If `accounts` is None, search all accounts."""
         found: dict[str, list[Sleeper]] = {}
         sleeps: dict[tuple[str, int], SleepRequested] = {}
         after = ""
@@ -329,7 +339,7 @@ class Wakes:
         return sleeper
 
     async def _deadline(self, sleeper: Sleeper) -> datetime | None:
-        """Return the time at which the build fails, or None when it has no deadline."""
+        """Return the deadline at which the build fails, or None when it has none."""
         async for event in self._event_log.read_stream(sleeper.slept.stream_id, limit=1):
             if isinstance(event.data, BuildAccepted):
                 return event.data.deadline

@@ -80,7 +80,10 @@ class ClaudeModel:
     def __init__(
         self, *, api_key: str | None = None, base_url: str | None = None, silence_s: float = 120.0
     ) -> None:
-        """Arguments that are None come from ANTHROPIC_*. A stream without a byte for `silence_s` seconds is closed."""
+        """Read the key and the URL from ANTHROPIC_API_KEY and ANTHROPIC_BASE_URL when they are None.
+
+        A stream that sends no byte for `silence_s` seconds is closed.
+        """
         timeout = httpx2.Timeout(silence_s, connect=_CONNECT_S)
         self._client = AsyncAnthropic(
             api_key=api_key,
@@ -168,9 +171,9 @@ class ClaudeModel:
 
 
 async def _whole(stream: AsyncStream[object], assembly: Assembly) -> AsyncIterator[dict[str, Any]]:
-    """Yield each event after `assembly` has taken it.
+    """Add each event of the stream to `assembly`, and then yield it.
 
-    When the stream breaks after the whole message, that is no error.
+    A stream that breaks after the whole message ends without an error. One that breaks earlier raises its error.
     """
     try:
         async for event in stream:
@@ -183,7 +186,7 @@ async def _whole(stream: AsyncStream[object], assembly: Assembly) -> AsyncIterat
 
 @asynccontextmanager
 async def _call_errors(assembly: Assembly, meter: UsageMeter) -> AsyncIterator[None]:
-    """Turn every error of the SDK and of its transport into CallError."""
+    """Turn every error of the SDK and of its transport inside the `with` block into CallError."""
     try:
         yield
     except APIStatusError as error:

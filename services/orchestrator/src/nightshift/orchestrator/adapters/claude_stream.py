@@ -21,13 +21,13 @@ _MAX_LENGTH = {"id": 255, "model": 128, "stop_reason": 128}
 
 
 class Malformed(Exception):
-    """The stream breaks the protocol."""
+    """An event of the stream breaks the protocol of the Messages API."""
 
 
 class Assembly:
     """Assembles one message event by event, as the official SDK does.
 
-    Ignores unknown events and deltas, a second start, and everything after the end. Keeps unknown blocks.
+    Ignores unknown events and deltas, a second `message_start`, and everything after the end. Keeps unknown blocks.
     """
 
     def __init__(self) -> None:
@@ -54,9 +54,9 @@ class Assembly:
 
     @property
     def usage(self) -> Usage | None:
-        """The counts that were stated so far, or None when none was stated.
+        """The token counts that the stream has stated so far, or None when it has stated none.
 
-        Until the end of the message states the output tokens, every three received bytes count as one token.
+        Until the end of the message states the output tokens, every three received bytes count as one output token.
         """
         if not self._usage:
             return None
@@ -73,7 +73,10 @@ class Assembly:
 
     @property
     def content(self) -> tuple[dict[str, Any], ...]:
-        """The blocks in order. Their keys have the canonical order, so that they serialize to the same bytes later."""
+        """The message's content blocks in order.
+
+        The keys of a block have the canonical order, so that the block serializes to the same bytes later.
+        """
         blocks = [
             {**block, "input": _input(self._json[index])} if index in self._json else block
             for index, block in enumerate(self._blocks)
@@ -153,9 +156,9 @@ class Assembly:
                 raise Malformed(f"a tool call with the id {call!r:.80}, which is none")
 
     def _count(self, usage: Mapping[str, Any]) -> None:
-        """Replace the stated counts by newer ones.
+        """Replace the message's token counts by the newer ones in `usage`.
 
-        For an invalid count, raise ValidationError and keep the earlier ones.
+        Raises ValidationError for an invalid count, and then keeps the earlier counts.
         """
         stated = {**self._usage, **_stated(usage)}
         _usage(stated)
@@ -175,9 +178,9 @@ def _object(text: str) -> dict[str, Any] | None:
 
 
 def _input(text: str) -> Any:
-    """Parse the JSON text of a tool call's input, as the SDK does.
+    """Return the parsed JSON text of a tool call's input, as the SDK does.
 
-    Of a text that is cut off, return the complete part.
+    A text that is cut off gives its complete part. A text that is no JSON gives an empty object.
     """
     given = _object(text)
     if given is not None:
@@ -189,7 +192,7 @@ def _input(text: str) -> Any:
 
 
 def _short_text(stated: Mapping[str, Any], name: str) -> str:
-    """Return a short text of the protocol. Raises Malformed when it is missing or too long."""
+    """Return the text `stated[name]`. Raises Malformed when the value is no text, is empty, or is too long."""
     text = stated[name]
     if not isinstance(text, str) or not 1 <= len(text) <= _MAX_LENGTH[name]:
         raise Malformed(f"{name} is {text!r:.80}")
@@ -197,9 +200,9 @@ def _short_text(stated: Mapping[str, Any], name: str) -> str:
 
 
 def _stated(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the counts that the provider states.
+    """Return `usage` without the counts that are null.
 
-    A null states nothing, and neither does one inside `cache_creation`.
+    Counts inside `cache_creation` that are null are left out, too.
     """
     stated = {name: value for name, value in usage.items() if value is not None}
     if isinstance(split := stated.get("cache_creation"), Mapping):
@@ -208,9 +211,10 @@ def _stated(usage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _usage(stated: Mapping[str, Any]) -> Usage:
-    """Return the tokens as they are billed. The total of cache writes may grow after its split by lifetime.
+    """Return the provider's token counts as Usage.
 
-    Raises ValidationError for a value that is not a count.
+    Cache writes that the provider assigns to no lifetime count as writes for five minutes. Raises ValidationError for a
+    value that is not a count.
     """
     split = stated.get("cache_creation", {})
     usage = Usage(

@@ -11,7 +11,8 @@ _KEPT = 2_000
 class EventLogAccountPolicies:
     """The port AccountPolicies over the event log.
 
-    Keeps the policies of the accounts that were read last. So a read fetches only the events that are new.
+    Keeps in memory the policies of the accounts that were read last. So another read of such an account fetches only
+    its new events.
     """
 
     def __init__(self, log: EventLog) -> None:

@@ -33,11 +33,17 @@ class EventLogBuildRepository:
         self._actor = actor
 
     async def load(self, build_id: str) -> BuildState:
-        """Return the build's state, or INITIAL when the build does not exist. Raises CannotFold."""
+        """Return the build's state, or INITIAL when the build does not exist.
+
+        Raises CannotFold when an event of the build cannot be folded.
+        """
         return await self.catch_up(build_id, INITIAL)
 
     async def catch_up(self, build_id: str, state: BuildState) -> BuildState:
-        """Return the state after the events that were appended since `state`. Raises CannotFold."""
+        """Return `state`, continued by the build's events after the version of `state`.
+
+        Raises CannotFold when one of these events cannot be folded.
+        """
         events = self._log.read_stream(build_stream(build_id), from_version=state.version + 1)
         async for event in events:
             data = await materialize(event.data, self._objects)
@@ -45,11 +51,14 @@ class EventLogBuildRepository:
         return state
 
     async def attachments(self, state: BuildState) -> tuple[dict[str, Any], ...]:
-        """Return the build's attachments, from the object store, as content blocks. Raises BadMessage."""
+        """Return the build's attachments, from the object store, as content blocks.
+
+        Raises BadMessage when an attachment is missing or is not of its media type.
+        """
         return await attachments.fetch(state.request.attachments, self._objects)
 
     async def commit(self, build_id: str, state: BuildState, command: Command, now: datetime) -> BuildState:
-        """Decide, append the events at the state's version, and return the state after them.
+        """Append the events that `command` leads to after the version of `state`, and return the state after them.
 
         Raises VersionConflict, EventIdReused or StreamClosed when `state` is not the newest state.
         """
@@ -81,16 +90,19 @@ class EventLogBuildRepository:
         return state
 
     async def commit_at_any_version(self, build_id: str, command: Command, now: datetime) -> None:
-        """Append a decision that does not depend on the state. Raises StreamClosed when the build has ended."""
+        """Append the events of a command that leads to the same events in every state.
+
+        Raises StreamClosed when the build has ended.
+        """
         events = decide(INITIAL, command, now, self._policy)
         await self._append(
             build_id, _new_events(causes(INITIAL, command, events), events), expected_version=None
         )
 
     async def has_recorded(self, build_id: str, command: RequestCommand) -> bool:
-        """Return whether the log contains the decision of this command.
+        """Return whether the log contains the events that this command leads to.
 
-        Decides again from the state before it to compare.
+        To compare, decides about the command again, from the state before the events that have the command's cause.
         """
         state = INITIAL
         async for event in self._log.read_stream(build_stream(build_id)):
@@ -101,9 +113,9 @@ class EventLogBuildRepository:
         return False
 
     async def fork_base(self, build_id: str, turn: int) -> ForkBase:
-        """Return the build as it was at the end of a turn.
+        """Return the build as it was at the end of turn `turn`, so that a fork or a rewind can continue from there.
 
-        Raises NotFound when there is no such build, and BadMessage when a fork cannot start at this turn.
+        Raises NotFound when there is no such build, and BadMessage when nothing can continue from this turn.
         """
         state, point = INITIAL, ForkPoint(build_id, turn)
         async for event in self._log.read_stream(build_stream(build_id)):
@@ -117,8 +129,9 @@ class EventLogBuildRepository:
     async def decision_about(
         self, build_id: str, call_id: str
     ) -> tuple[ApprovalResolved | None, ToolCallAnswered | None]:
-        """Return the approval or denial of a tool call, and the call's result unless the sandbox-gateway gave that
-        result.
+        """Return the approval or denial of a tool call, and the result of the call. Each is None when it is missing.
+
+        A result that the sandbox gateway gave is left out.
         """
         approval, result = None, None
         async for event in self._log.read_stream(build_stream(build_id)):
@@ -155,7 +168,7 @@ def _evolved(state: BuildState, event: RecordedEvent) -> BuildState:
 
 
 def _new_events(causes: Sequence[UUID], events: Sequence[Event]) -> tuple[NewEvent, ...]:
-    """Number the events that have the same type and cause, so that their ids differ."""
+    """Return the events for the log. Events with the same type and cause get different numbers, so their ids differ."""
     seen: Counter[tuple[UUID, str]] = Counter()
     new: list[NewEvent] = []
     for cause, event in zip(causes, events, strict=True):

@@ -40,9 +40,11 @@ class PostgresUnownedBuilds:
         self._database = database
 
     async def unowned(self, *, limit: int, per_account: int) -> Sequence[str]:
-        """Return the ids of builds that an orchestrator should run now and that have no live lease.
+        """Return up to `limit` ids of builds that an orchestrator should run now and that have no live lease.
 
-        The builds that have started come first. The queued builds follow in their fair order.
+        The builds that have started come first. Then come queued builds, those of the accounts with the fewest active
+        builds first. A queued build is left out when its account has `per_account` active builds, or as many as its
+        policy allows.
         """
         rows = await self._database.fetch(
             "SELECT * FROM nightshift.unowned_builds($1, $2)", limit, per_account

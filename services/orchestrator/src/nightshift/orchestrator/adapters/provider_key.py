@@ -1,4 +1,4 @@
-"""What all replicas that use one key know about it: rows of the tables `provider_keys` and `provider_paces`.
+"""What all replicas with the same provider key know about this key: rows of `provider_keys` and `provider_paces`.
 
 All times come from the database's clock.
 """
@@ -45,11 +45,17 @@ class PostgresProviderKey:
         self._settings = pace or PaceSettings()
 
     async def refused(self) -> Sequence[RefusedKey]:
-        """Return for which models the provider refuses the key, and why. Returns nothing while the key is accepted."""
+        """Return the refusals of the key that are not over, at most one for each model, with their reasons.
+
+        Returns an empty list while the provider accepts the key.
+        """
         return [RefusedKey(*row) for row in await self._database.fetch(_READ, self.key_id)]
 
     async def refuse(self, refused: RefusedKey) -> bool:
-        """Record that the provider refuses the key. Returns True only for the first record of an incident."""
+        """Record that the provider refuses the key.
+
+        Returns True for the first record of an incident, and False for later ones.
+        """
         first, longest = timedelta(seconds=self._first_s), timedelta(seconds=self._longest_s)
         return await self._ask(
             "SELECT nightshift.refuse_provider_key($1, $2, $3, $4, $5, $6)",
@@ -58,25 +64,34 @@ class PostgresProviderKey:
         )
 
     async def take_probe(self, model: str | None = None) -> bool:
-        """Return True to one caller of all replicas when it is time to try the refused key again."""
+        """Return True when it is time to try the refused key again and this caller must do it.
+
+        Returns False before that time, and to all other callers of all replicas.
+        """
         hold = timedelta(seconds=_HOLD_S)
         return await self._ask("SELECT nightshift.take_provider_probe($1, $2)", self._row(model), hold)
 
     async def return_probe(self, model: str | None = None) -> None:
-        """Give back a probe that was not made, so that another one may be made at once."""
+        """End a probe that was taken but not made, so that another caller can take it at once."""
         await self._ask("SELECT nightshift.return_provider_probe($1)", self._row(model))
 
     async def accepted(self, model: str | None = None) -> bool:
-        """Record that the provider accepts the key. Returns True only for the record that ends the incident."""
+        """Record that the provider accepts the key.
+
+        Returns True when this ends an incident, and False when no refusal was on record.
+        """
         return await self._ask("SELECT nightshift.accept_provider_key($1)", self._row(model))
 
     async def pace(self) -> SharedPace:
-        """Return the pace of the calls with this key."""
+        """Return how fast all replicas together may start calls with this key."""
         rows = await self._database.fetch(_PACE, self.key_id)
         return SharedPace(*rows[0]) if rows else SharedPace()
 
     async def slow_down(self, started_at: datetime, pause_s: float, *, spaced: bool) -> SharedPace:
-        """Start no call for `pause_s` seconds. With `spaced`, also double the interval between later calls."""
+        """Let no replica start a call for `pause_s` seconds. If `spaced`, double the interval between later calls.
+
+        `started_at` is the start of the call whose answer or refusal is the reason.
+        """
         await self._ask(
             "SELECT nightshift.slow_provider_calls($1, $2, $3, $4, $5, $6, $7)",
             self.key_id,
@@ -96,7 +111,7 @@ class PostgresProviderKey:
         return await self.pace()
 
     async def take_turn(self) -> float:
-        """Return 0.0 when a call may start now. The caller must then start it. Else return the seconds to wait."""
+        """Return 0.0 when a model call may start now, and the caller must start it. Else return the seconds to wait."""
         rows = await self._database.fetch("SELECT nightshift.take_provider_turn($1)", self.key_id)
         return float(rows[0][0])
 

@@ -11,7 +11,7 @@ _LIMITS = ("requests", "tokens", "input-tokens", "output-tokens")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds to wait. Returns None when the header is missing, unreadable or infinite.
+    """Return the seconds to wait by the header `retry-after`, or None when it is missing, unreadable or infinite.
 
     The header may state milliseconds, seconds or a date.
     """

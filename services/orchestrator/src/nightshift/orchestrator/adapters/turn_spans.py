@@ -60,7 +60,7 @@ class _Turn:
 
 
 class TurnSpanLog:
-    """An EventLog that passes everything to another one, and gives each event of a build the trace of its turn."""
+    """An EventLog that passes each call on to another EventLog, and gives each event of a build its turn's trace."""
 
     def __init__(self, log: EventLog, exporter: Exporter) -> None:
         self._log = log
@@ -125,7 +125,10 @@ class TurnSpanLog:
         return await self._log.stale_pending(grace_s=grace_s, limit=limit)
 
     def _with_traces(self, stream_id: str, events: Sequence[NewEvent]) -> Sequence[NewEvent]:
-        """Give each event of an exported turn the trace of the turn. One about a request keeps that of the request."""
+        """Return the events, each with the trace of its turn when that turn is exported.
+
+        An event that a request from outside caused keeps the trace of the request.
+        """
         turn = self._turn(stream_id)
         number, trace = turn.number, turn.trace
         traced = []
@@ -145,9 +148,9 @@ class TurnSpanLog:
     def _note(
         self, stream_id: str, version: int, data: Event, at: float, trace: str | None, *, ours: bool
     ) -> None:
-        """Follow the turn of a build. When this process appended the event, export the spans that end with it.
+        """Update the turn of a build by one event. If `ours`, this process appended it: export the spans that it ends.
 
-        The same event may be read several times, but it is followed only once.
+        An event that was noted before changes nothing.
         """
         turn = self._turn(stream_id)
         if version <= turn.version:

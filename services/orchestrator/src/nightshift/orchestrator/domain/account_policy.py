@@ -1,4 +1,4 @@
-"""Completes a request by the policy of its account."""
+"""Fills the open fields of a request from the policy of its account."""
 
 from nightshift.contracts.events.account import AccountPolicyChanged
 from nightshift.contracts.events.requests import BuildRequested
@@ -6,7 +6,10 @@ from nightshift.contracts.models import Role
 
 
 def resolved(request: BuildRequested, account: AccountPolicyChanged | None) -> BuildRequested:
-    """Return the request, completed by what the account's policy sets and the request leaves open."""
+    """Return the request with the fields that it leaves open filled from the account's policy.
+
+    The policy's hosts are added to the hosts of the request.
+    """
     models: dict[Role, str] = dict(account.models or {}) if account is not None else {}
     models |= {"builder": request.model} if request.model is not None else {}
     models |= request.models or {}

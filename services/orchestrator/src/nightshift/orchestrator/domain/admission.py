@@ -57,10 +57,10 @@ def _approvals(policy: ApprovalPolicy, customer_tools: Collection[str]) -> None:
 
 
 def same_request(accepted: BuildAccepted, request: BuildRequested) -> bool:
-    """Return whether `request` is the accepted request again.
+    """Return whether `request` repeats the request that was accepted.
 
-    Fields that the request leaves to the account's policy are not compared. Neither is its cost limit, which a person
-    may have changed meanwhile.
+    Fields that the request leaves to the account's policy are not compared. The cost limit is not compared either,
+    because a person may have changed it meanwhile.
     """
     open_fields = {"model", "models", "approvals", "egress_hosts", "cost_limit_microusd"}
     fields = set(BuildRequested.model_fields) - open_fields
@@ -96,7 +96,7 @@ def _usable(
 
 
 def _fork(request: BuildRequested) -> None:
-    """Require that the fields of a fork are given together, and only for a fork."""
+    """Raise BadMessage unless the fields of a fork are given together, and only for a fork."""
     if (request.base_build_id is None) != (request.at is None):
         missing = "at" if request.at is None else "base_build_id"
         raise BadMessage(f"a fork needs `base_build_id` and `at`; `{missing}` is missing", field=missing)
@@ -125,7 +125,10 @@ def _texts(request: BuildRequested) -> Iterator[tuple[str, str]]:
 
 
 def _strings(field: str, value: str | dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the texts in a value. Raises BadMessage for an object that is too large or contains half a character."""
+    """Yield `field` with its text. When the value is an object, check it and yield nothing.
+
+    Raises BadMessage for an object that is empty, is too large, or contains a lone surrogate.
+    """
     if isinstance(value, str):
         yield field, value
         return

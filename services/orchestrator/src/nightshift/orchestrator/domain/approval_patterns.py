@@ -44,7 +44,7 @@ def path_matches(pattern: str, path: str) -> bool:
 
 
 def command_matches(pattern: str, words: Words) -> bool:
-    """Return whether the command matches or may match. A word that is None may be anything.
+    """Return whether the command `words` matches the pattern or may match it. A word that is None may be any text.
 
     Options between the words of a pattern do not matter. So `git push *` matches `git -C app push`.
     """
@@ -59,7 +59,7 @@ def command_matches(pattern: str, words: Words) -> bool:
 
 
 def is_allowed(pattern: str, words: Words) -> bool:
-    """Return whether the command certainly matches. A word that is None matches only a `*`."""
+    """Return whether the command `words` certainly matches the pattern. A word that is None matches only a `*`."""
     return bool(words) and words[0] is not None and glob(pattern, _joined(words))
 
 
@@ -85,7 +85,10 @@ def _joined(words: Words) -> str:
 
 
 def _without_options(words: Words) -> Iterator[Words]:
-    """Yield the words without the options, once for each choice of which options take the next word as their value."""
+    """Yield the command `words` without its options.
+
+    It is unknown whether an option takes the next word as its value. So every combination of these cases is yielded.
+    """
     takers = [
         place
         for place, word in enumerate(words[:-1])

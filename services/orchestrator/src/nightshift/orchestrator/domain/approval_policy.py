@@ -1,6 +1,6 @@
 """Decides whether a policy lets a tool call run at once, or says why a person must approve it.
 
-In doubt, a person must.
+In doubt, a person must approve the call.
 """
 
 import re
@@ -47,9 +47,9 @@ def reason_to_ask(policy: ApprovalPolicy | None, tool: str, given: Mapping[str, 
 
 
 def _fields(tool: str, given: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the input as the tool reads it.
+    """Return the input of a tool call with the defaults of the tool's fields.
 
-    None for an invalid input, which the sandbox-gateway refuses without a run.
+    Returns None for an invalid input, which the sandbox gateway refuses without running the tool.
     """
     model = TOOLS.get(tool)
     if model is None:
@@ -102,7 +102,7 @@ def _host_reasons(policy: ApprovalPolicy, command: str, shell: ShellText) -> Ite
 
 
 def _hosts_in(text: str) -> tuple[list[str], list[str]]:
-    """Return the hosts in URLs and after a user's name, and then the other words that may be hosts."""
+    """Return two lists: the hosts in URLs and after `user@`, and the other words of the text that may be hosts."""
     named, bare = [], []
     for word in _BETWEEN.split(text):
         _, is_url, rest = word.partition("://")
@@ -116,7 +116,10 @@ def _hosts_in(text: str) -> tuple[list[str], list[str]]:
 
 
 def host_matches(pattern: str, host: str) -> bool:
-    """Return whether the host equals the pattern, or is below the domain of a pattern that begins with `*.`."""
+    """Return whether the host equals the pattern, or is below the domain of a pattern that begins with `*.`.
+
+    The pattern `*` matches every host.
+    """
     pattern, host = pattern.lower(), host.lower().rstrip(".")
     if pattern.startswith("*."):
         return host.endswith(pattern[1:])

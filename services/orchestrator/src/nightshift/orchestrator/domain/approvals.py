@@ -1,4 +1,4 @@
-"""Folds approvals, decides which tool calls must wait for one, and what a person's decision leads to."""
+"""Decides which tool calls wait for an approval and which events a person's decision leads to. Folds approvals."""
 
 from datetime import datetime, timedelta
 
@@ -49,7 +49,10 @@ def asked_about(state: BuildState, call: ToolCallRequested, now: datetime) -> Ap
 
 
 def requested(state: BuildState, data: ApprovalRequested) -> BuildState:
-    """Add the call to the agent's open calls. It counts towards the limit of tool calls."""
+    """Fold a request for approval: add its tool call to the build's open calls, although the call does not run yet.
+
+    The call counts towards the build's limit of tool calls.
+    """
     call = ToolCallRequested(
         call_id=data.call_id,
         turn=data.turn,
@@ -65,9 +68,9 @@ def requested(state: BuildState, data: ApprovalRequested) -> BuildState:
 
 
 def resolved(state: BuildState, data: ApprovalResolved) -> BuildState:
-    """Close the approval.
+    """Fold a decision about an approval: remove it from the open approvals.
 
-    A call that is approved during a pause is kept until the build resumes and requests the call.
+    An approved call is kept until the build requests the call. During a pause, that happens when the build resumes.
     """
     found = open_approval(state, data.call_id)
     approved = (found.call,) if found is not None and data.approved else ()
@@ -79,7 +82,7 @@ def resolved(state: BuildState, data: ApprovalResolved) -> BuildState:
 
 
 def open_approval(state: BuildState, call_id: str) -> OpenApproval | None:
-    """Return the open approval of this call, or None."""
+    """Return the open approval of this tool call, or None when it has none."""
     return next((one for one in state.approvals if one.call.call_id == call_id), None)
 
 
@@ -116,7 +119,7 @@ def _not_run(approval: OpenApproval, command: GiveApproval) -> ToolCallAnswered:
 
 
 def run(call: ToolCallRequested, now: datetime) -> ToolCallRequested:
-    """Return the request of an approved tool call. The time limit of a customer's tool begins at `now`."""
+    """Return the request with which an approved tool call runs. A customer's tool has its time limit from `now` on."""
     if call.purpose != "customer":
         return call
     return call.model_copy(update={"deadline": now + timedelta(seconds=call.timeout_s)})

@@ -45,7 +45,7 @@ _TEXTS = frozenset(
 
 
 def kind_of(media_type: str) -> Kind | None:
-    """Return how the model gets a file of this media type, or None when it cannot get one."""
+    """Return the kind of content block in which the model gets a file of this media type. None: it cannot get one."""
     name = media_type.partition(";")[0].strip().lower()
     if name in _IMAGES:
         return "image"
@@ -88,7 +88,7 @@ def blocks(attachment: Attachment, body: bytes, *, field: str) -> tuple[dict[str
     if kind == "text":
         return (_named(attachment, f"\n\n{_text(body, field)}"),)
     begins = _IMAGES.get(media_type, (b"%PDF-",))
-    # A PDF may begin with other bytes. Programs that read PDF look for the mark in the first 1,024 bytes.
+    # A PDF may begin with other bytes. Programs that read PDF look for `%PDF-` in the first 1,024 bytes.
     if not (body.startswith(begins) if kind == "image" else begins[0] in body[:1024]):
         raise _bad(f"{field}.media_type", f"the file is no {media_type}")
     source = {"data": base64.b64encode(body).decode("ascii"), "media_type": media_type, "type": "base64"}

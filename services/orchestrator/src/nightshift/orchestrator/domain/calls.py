@@ -54,7 +54,7 @@ _RETRIED = frozenset({*SLOW_DOWN, "server", "connection", "stream_cut", "malform
 #: The phases that the agent may set. Only the orchestrator starts the checks.
 _AGENT_PHASES = frozenset({Phase.SCAFFOLD, Phase.CODE, Phase.DEPS})
 _TIMEOUT_S = 120
-#: Seconds in addition to a command's own limit, so that the gateway ends the command before the call times out.
+#: Seconds in addition to a command's own limit, so that the sandbox gateway ends the command before the call times out.
 _GRACE_S = 15
 
 #: The most characters of a model's refusal in the event that ends a build.
@@ -71,7 +71,10 @@ _USE_TOOLS = (
 
 
 def answered(state: BuildState, answer: Answer, policy: Policy, now: datetime) -> Events:
-    """Return the event of the answer and the events that follow it. Returns none when no call is open."""
+    """Return the event that records the model's answer, and the events that follow from the answer.
+
+    Returns none when no model call is open.
+    """
     call = state.call
     if call is None:
         return ()
@@ -108,7 +111,7 @@ def _answered_another_role(
 
 
 def failed(state: BuildState, failure: CallFailed, now: datetime, policy: Policy) -> Events:
-    """Return the events after a failed attempt.
+    """Return the events after a model call that failed. Returns none when no call is open.
 
     The build tries again soon, sleeps when the wait is long, waits when the provider refuses the key, or ends.
     """
@@ -141,9 +144,10 @@ def failed(state: BuildState, failure: CallFailed, now: datetime, policy: Policy
 
 
 def abandoned(state: BuildState, command: AbandonCall, now: datetime, policy: Policy) -> Events:
-    """Return the events that end a call whose owner died. The call may then be made again at once.
+    """Return the events that end a model call whose process died. The call may then be made again at once.
 
-    It costs its reserved worst case, unless its usage is known.
+    The ended call costs its reserved worst case, unless `command.seen` states its usage. Returns none when no call is
+    open.
     """
     if state.call is None:
         return ()
@@ -155,7 +159,7 @@ def abandoned(state: BuildState, command: AbandonCall, now: datetime, policy: Po
 def _retried(
     state: BuildState, call: OpenCall, failure: CallFailed, *, wait: timedelta, now: datetime, policy: Policy
 ) -> Events:
-    """Return the end of a call that is made again after `wait`.
+    """Return the events that end a failed model call, which is made again after `wait`.
 
     After `policy.attempts` calls in a row that cost money and had no answer, the build sleeps before each new call.
     """
@@ -175,7 +179,7 @@ def _retried(
 
 
 def stopped(state: BuildState, seen: Usage | None, detail: str) -> Events:
-    """Return the end of the open call, if there is one.
+    """Return the event that ends the open model call, or none when no call is open.
 
     The call costs the usage `seen`, or its worst case when `seen` is None.
     """
@@ -186,7 +190,7 @@ def stopped(state: BuildState, seen: Usage | None, detail: str) -> Events:
 
 
 def checkpoint(state: BuildState) -> Events:
-    """Return the checkpoint of the last complete turn. Returns none when it is saved already."""
+    """Return the event `checkpoint.saved` for the last complete turn, or none when the log already has it."""
     conversation = state.conversation
     turn = conversation.turn if conversation.answered else conversation.turn - 1
     return (CheckpointSaved(turn=turn),) if turn > conversation.checkpoint else ()
@@ -266,7 +270,10 @@ def _act(state: BuildState, uses: list[dict[str, Any]], now: datetime) -> Events
 
 
 def _stopped(state: BuildState, reason: str, policy: Policy) -> Events:
-    """Let the agent continue after an answer that paused, or that ended for a reason unknown to this version."""
+    """Return the message that lets the agent go on after an answer that stopped early or for an unknown reason.
+
+    After too many such answers in a row, return the events that end the build as failed.
+    """
     if state.counters.cuts > policy.max_cuts:
         detail = f"{state.counters.cuts} answers in a row stopped before their end: the last for {reason!r}"
         return fail(state, "model_error", detail)
@@ -320,14 +327,14 @@ def _timeout(tool: str, given: Any) -> int:
     if tool != Bash.tool:
         return _TIMEOUT_S
     try:
-        asked = Bash.model_validate(given).timeout_s  # read in the same way as the gateway reads it
+        asked = Bash.model_validate(given).timeout_s  # read in the same way as the sandbox gateway reads it
     except ValidationError:
         asked = None
     return _TIMEOUT_S if asked is None else asked + _GRACE_S
 
 
 def _phase_moves(state: BuildState, uses: list[dict[str, Any]]) -> tuple[BuildPhaseChanged, ...]:
-    """Return the moves to phases that the agent names with `narrate`, without moves that the table forbids."""
+    """Return the moves to phases that the agent names with `narrate`, except those that the table MOVES forbids."""
     phase = state.phase
     moves: list[BuildPhaseChanged] = []
     for use in uses:

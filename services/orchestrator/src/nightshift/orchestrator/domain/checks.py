@@ -41,9 +41,10 @@ exit "$failed"
 
 
 def check_calls(state: BuildState) -> tuple[ToolCallRequested, ...]:
-    """Return the tool calls of one round: the request's checks, the detected tests, and the preview if a port is open.
+    """Return the tool calls of one round of checks: the request's checks, the project's tests, and the preview.
 
-    Tests are detected when the request has no checks of its own, or when it demands tests.
+    The project's tests run when the request has no checks of its own, or when it demands tests. The preview is checked
+    when the agent has opened a port.
     """
     accepted = state.request
     turn = state.conversation.turn
@@ -77,9 +78,9 @@ def check_calls(state: BuildState) -> tuple[ToolCallRequested, ...]:
 
 
 def failed(calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
-    """Return the calls of a complete round that did not succeed.
+    """Return the calls of a complete round of checks that failed: by an error, or by an exit code other than 0.
 
-    Exit code 1 of `grep` is no error of the tool bash, but a failed check.
+    So exit code 1 of `grep` is a failed check, although it is no error of the tool bash.
     """
     return tuple(
         call for call in calls if call.result is None or call.result.is_error or call.result.exit_code
@@ -101,7 +102,7 @@ def summary(state: BuildState) -> str:
 
 
 def name_of(state: BuildState, call: ToolCall) -> str:
-    """Return the name of this check for a person."""
+    """Return the name of the check that this tool call runs, for a person to read."""
     checks = state.request.checks
     if call.purpose == "preview":
         return (

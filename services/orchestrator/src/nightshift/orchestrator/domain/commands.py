@@ -67,7 +67,8 @@ class ForkBase:
 class AcceptBuild:
     """Accept a request that passed `admit`.
 
-    `account` is the newest policy of its account. `base` is what a fork starts from.
+    `account` is the newest policy of the request's account, or None when it has none. `base` is the build that a fork
+    continues, or None for a request that is no fork.
     """
 
     request: BuildRequested
@@ -153,10 +154,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class CallFailed:
-    """An attempt without an answer.
+    """A model call that ended without an answer.
 
-    `usage` is what the provider stated, or None when it stated nothing. With `maybe_billed`, the provider may bill the
-    call. Then a call without a usage costs its worst case.
+    `usage` is what the provider stated, or None when it stated nothing. If `maybe_billed`, the provider may bill the
+    call, and a call without a usage costs its worst case.
     """
 
     kind: FailureKind
@@ -171,8 +172,8 @@ class CallFailed:
 class AbandonCall:
     """End the open call, because no process waits for its answer any more.
 
-    `seen` is the usage that the call's owner read before it stopped. None means that the owner died, and the call costs
-    its worst case.
+    `seen` is the usage that the process of the call had read when it stopped. None means that this process died, and
+    the call costs its worst case.
     """
 
     seen: Usage | None = None
@@ -211,7 +212,10 @@ class ReportProvider:
 
 @dataclass(frozen=True, slots=True)
 class CancelBuild:
-    """Cancel the build. `cause` is the id of the request."""
+    """Cancel the build. `cause` is the id of the request.
+
+    `seen` is the usage of the open model call so far. With None that call costs its worst case.
+    """
 
     reason: str
     cause: UUID
@@ -248,7 +252,10 @@ class GiveApproval:
 
 @dataclass(frozen=True, slots=True)
 class GiveResult:
-    """Give the result of a call of a customer's tool. `cause` is the id of the request, or None at the deadline."""
+    """Give the result of a call of a customer's tool.
+
+    `cause` is the id of the request, or None for the result that the call gets at its deadline.
+    """
 
     call_id: str
     is_error: bool
@@ -304,7 +311,7 @@ class ResumeFromProvider:
 
 @dataclass(frozen=True, slots=True)
 class StartWaiting:
-    """Begin to wait for the answer to an open question."""
+    """Begin to wait for an open question, approval or call of a customer's tool. No process runs a waiting build."""
 
 
 @dataclass(frozen=True, slots=True)

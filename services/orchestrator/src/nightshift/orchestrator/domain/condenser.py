@@ -51,7 +51,7 @@ _NOT_SUMMARIZED = "No summary could be written. These are the turns, with everyt
 
 
 def request(state: BuildState, policy: Policy) -> dict[str, Any]:
-    """Return the body of the condenser's call."""
+    """Return the body of the request that asks a model for the summary."""
     model = model_of(state.request, "condenser")
     card = models.card_of(model)
     most = min(_TRANSCRIPT, card.context // 2)
@@ -75,9 +75,9 @@ def request(state: BuildState, policy: Policy) -> dict[str, Any]:
 
 
 def condensed(state: BuildState, data: ModelCallResponded, policy: Policy) -> ContextCondensed:
-    """Return the boundary event after the condenser's answer.
+    """Return the event `context.condensed` with the summary that the condenser's answer contains.
 
-    When the answer has no text, the boundary lists the turns.
+    When the answer is a refusal or has no text, a list of the turns takes the place of the summary.
     """
     text = "\n".join(
         str(block.get("text", ""))
@@ -88,7 +88,7 @@ def condensed(state: BuildState, data: ModelCallResponded, policy: Policy) -> Co
 
 
 def listed(state: BuildState, policy: Policy) -> ContextCondensed:
-    """Return the boundary event with a list of the turns, for when no model can write a summary."""
+    """Return the event `context.condensed` with a list of the turns, for when no model can write a summary."""
     return _boundary(state, policy, "")
 
 
@@ -124,7 +124,10 @@ def _record(state: BuildState, policy: Policy, most: int) -> str:
 
 
 def _through(state: BuildState, policy: Policy) -> int:
-    """Return the last turn to replace, even when nothing is too long any more since the call started."""
+    """Return the last turn that the summary replaces.
+
+    When condensing would gain nothing any more, this is the turn before the newest.
+    """
     through = context.through_turn(state, policy)
     return state.conversation.turn - 1 if through is None else through
 

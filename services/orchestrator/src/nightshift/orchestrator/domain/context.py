@@ -41,7 +41,7 @@ _RESULT, _BEGINNING = 4_000, 2_600
 _REMEMBERED = 200
 _THINKING = frozenset({"thinking", "redacted_thinking"})
 _WRITING = frozenset({WriteFile.tool, EditFile.tool, Document.tool})
-#: The note of the gateway in a result that the gateway has cut.
+#: What the sandbox gateway writes into a result that it has cut.
 _WHOLE_IN = re.compile(r"the whole is in ([^\n]{1,500}?) \.\.\.\]")
 _CUT = "\n\n[... {left_out} characters left out when the conversation was condensed{whole} ...]\n\n"
 _NO_IMAGE = "[an image, left out when the conversation was condensed; read it again if you need it]"
@@ -59,7 +59,10 @@ def limit(state: BuildState, policy: Policy) -> int:
 
 
 def size(state: BuildState, policy: Policy) -> int:
-    """Return an upper bound of the tokens of the next request, without the messages that it adds."""
+    """Return an upper bound of the tokens of the next request.
+
+    Messages that the loop itself adds when it sends the request are not counted.
+    """
     tokens = state.conversation.tokens
     return prompt.size_bound(state, policy) if tokens is None else tokens
 
@@ -70,7 +73,7 @@ def is_guess(state: BuildState, policy: Policy) -> bool:
 
 
 def guess_decides(state: BuildState, policy: Policy) -> bool:
-    """Return whether the next request is over the limit only because its size is estimated."""
+    """Return whether the next request exceeds the limit perhaps only because a part of its size is estimated."""
     over = size(state, policy) > limit(state, policy)
     return over and not state.conversation.too_long and is_guess(state, policy)
 
@@ -78,13 +81,16 @@ def guess_decides(state: BuildState, policy: Policy) -> bool:
 def with_count(state: BuildState, tokens: int) -> BuildState:
     """Return the state with the provider's count of the next request.
 
-    Only for a decision, because no event contains the count yet.
+    Use that state only to decide, because no event contains the count yet.
     """
     return replace(state, conversation=replace(state.conversation, tokens=tokens, counted=tokens))
 
 
 def is_over(state: BuildState, policy: Policy) -> bool:
-    """Return whether the next request is over the limit, as far as its size is known, and can be made smaller."""
+    """Return whether the conversation must be condensed: the next request exceeds the limit and can become smaller.
+
+    The size of the request may be an estimate.
+    """
     over = size(state, policy) > limit(state, policy)
     return (state.conversation.too_long or over) and through_turn(state, policy) is not None
 
@@ -125,12 +131,18 @@ def through_turn(state: BuildState, policy: Policy) -> int | None:
 
 
 def dropped_entries(state: BuildState, through: int) -> tuple[Entry, ...]:
-    """Return the entries up to the results of turn `through`."""
+    """Return the oldest entries of the conversation, up to and including the results of turn `through`.
+
+    A summary that reaches to this turn replaces these entries.
+    """
     return state.conversation.entries[: _dropped(state.conversation.entries, through)]
 
 
 def condensed(state: BuildState, data: ContextCondensed) -> BuildState:
-    """Begin a new conversation: the opening message with the summary, then the turns that stay."""
+    """Fold a boundary: the conversation becomes the opening message with the summary, and then the turns that stay.
+
+    Without a new summary, the earlier one stays.
+    """
     history = state.conversation
     dropped = dropped_entries(state, data.through_turn)
     rest = history.entries[len(dropped) :]
@@ -154,7 +166,10 @@ def condensed(state: BuildState, data: ContextCondensed) -> BuildState:
 
 
 def past_work(past: PastWork, dropped: tuple[Entry, ...]) -> PastWork:
-    """Return what is kept beside the summary from these entries: files, stored outputs, and answered questions."""
+    """Return `past` with what the dropped entries add to it: written files, stored outputs, and answered questions.
+
+    The agent is told these beside each summary.
+    """
     files, outputs, answers = (dict.fromkeys(one) for one in (past.files, past.outputs, past.answers))
     for one, following in pairwise((*dropped, None)):
         if not isinstance(one, AssistantMessage) or isinstance(one.content, BlobRef):
@@ -179,7 +194,7 @@ def past_work(past: PastWork, dropped: tuple[Entry, ...]) -> PastWork:
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """An answer and the results of its tool calls, as indexes of their entries."""
+    """An answer of the model and the results of its tool calls: the entries from `begin` to before `end`."""
 
     turn: int
     begin: int
@@ -194,7 +209,7 @@ def _pairs(entries: Sequence[Entry]) -> Iterator[_Pair]:
 
 
 def _dropped(entries: Sequence[Entry], through: int) -> int:
-    """Return the number of entries up to the results of turn `through`."""
+    """Return the number of entries up to and including the results of turn `through`."""
     return max((pair.end for pair in _pairs(entries) if pair.turn <= through), default=0)
 
 
@@ -203,7 +218,7 @@ def _tokens(entries: Sequence[Entry]) -> int:
 
 
 def _shortened(entries: Sequence[Entry], *, images: bool) -> tuple[Entry, ...]:
-    """Return the entries without thinking and with long results cut. Without `images`, a note replaces each image."""
+    """Return the entries without thinking and with long results cut. Unless `images`, a text replaces each image."""
     return tuple(_short(entry, images=images) for entry in entries)
 
 

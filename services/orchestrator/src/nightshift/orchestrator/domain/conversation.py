@@ -48,7 +48,10 @@ _FRAME_TOKENS = 30
 
 
 def add_message(conversation: Conversation, message: Text, reason: str) -> Conversation:
-    """Add a message to those that the next model call sends. What people say is also kept word for word."""
+    """Add a message to those that the next model call sends.
+
+    If `reason` says that a person wrote the message, its words are also kept when the conversation is condensed.
+    """
     return replace(
         conversation,
         waiting=(*conversation.waiting, message),
@@ -85,7 +88,7 @@ def started(state: BuildState, data: ModelCallStarted) -> Conversation:
 
 
 def _is_sent(entry: Entry) -> bool:
-    """Return whether requests contain the entry. An answer without visible content is left out."""
+    """Return whether requests to the model contain the entry. They leave out an answer without visible content."""
     if isinstance(entry, AssistantMessage) and not isinstance(entry.content, BlobRef):
         return any(map(is_visible, entry.content))
     return True
@@ -122,7 +125,10 @@ def _prompt(data: ModelCallResponded) -> int:
 
 
 def _counted(conversation: Conversation, data: ModelCallResponded) -> int | None:
-    """Return the bound of tokens after an answer. When the provider states no prompt size, the earlier bound grows."""
+    """Return the upper bound of the conversation's tokens after an answer.
+
+    When the provider states no prompt size, the earlier bound grows by the bytes of the answer.
+    """
     prompt = _prompt(data)
     if prompt == 0:
         return _more(conversation.tokens, _blocks_bytes(data.content))
@@ -130,9 +136,9 @@ def _counted(conversation: Conversation, data: ModelCallResponded) -> int | None
 
 
 def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
-    """Add a requested tool call, unless its approval has added it already.
+    """Fold a requested tool call: add it to the build's open calls, unless its request for approval already did.
 
-    Only the agent's calls count to the limit.
+    Only calls of the agent count towards the limit of tool calls. A setup command is noted in the workspace instead.
     """
     if data.purpose == "setup":
         return replace(state, workspace=replace(state.workspace, preparing=data.call_id))
@@ -159,12 +165,15 @@ def _preview(data: ToolCallRequested) -> PreviewTarget | None:
     try:
         asked = OpenPort.model_validate(data.input)
     except ValidationError:
-        return None  # the gateway refuses such a call
+        return None  # the sandbox gateway refuses such a call
     return PreviewTarget(asked.port, asked.path)
 
 
 def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
-    """Add a result. After the last result of an answer's calls, all results become one entry of the conversation."""
+    """Fold the result of a tool call.
+
+    After the last result of an answer's calls, all results become one entry of the conversation.
+    """
     calls = tuple(
         replace(call, result=data) if call.call_id == data.call_id else call for call in state.tool_calls
     )

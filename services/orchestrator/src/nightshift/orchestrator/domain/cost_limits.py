@@ -19,7 +19,10 @@ _RESERVED_FIRST = "No call was made: each call starts only when its worst case i
 
 
 def over_build_limit(state: BuildState, reserve: int) -> Escalate | None:
-    """Return the escalation when the next call could exceed the build's own limit, or None when there is room."""
+    """Return the question to a person when the next call could exceed the build's own cost limit.
+
+    Returns None when the build has no such limit, or when the call fits.
+    """
     limit = state.request.cost_limit_microusd
     if limit is None or state.funds.spent + reserve <= limit:
         return None
@@ -33,7 +36,10 @@ def over_build_limit(state: BuildState, reserve: int) -> Escalate | None:
 
 
 def over_day_limit(state: BuildState, reserve: int) -> Escalate | None:
-    """Return the escalation when the next call costs more than any day of the account can pay, or None."""
+    """Return the question to a person when the next call could cost more than the account can pay on any day.
+
+    Returns None when a day can pay the call, or when it is not known what a day can pay.
+    """
     most = state.funds.day_most
     if most is None or reserve <= most:
         return None
@@ -44,9 +50,10 @@ def over_day_limit(state: BuildState, reserve: int) -> Escalate | None:
 
 
 def raised(state: BuildState, *, turns: int, few: bool) -> int | None:
-    """Return a higher cost limit of the build, with room for `turns` more turns. Unless `few`, it is at least doubled.
+    """Return a higher cost limit for a build that stopped at its limit, with room for `turns` more turns.
 
-    Returns None when the build has no limit, and the same limit while the build has room.
+    If `few`, the limit rises by no more than that. Otherwise it at least doubles. Returns None when the build has no
+    limit, and the limit unchanged when the build did not stop at it.
     """
     limit, spent = state.request.cost_limit_microusd, state.funds.spent
     if limit is None or all(question.kind != "cost_limit" for question in state.questions):

@@ -71,7 +71,7 @@ def _wrong_schema(schema: dict[str, Any]) -> str | None:
 
 
 def _compiled(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
-    """Return a validator for the schema. Raises ValidationError or ReferencingError.
+    """Return a validator for the schema. Raises ValidationError or ReferencingError when the schema is invalid.
 
     The validator fetches nothing that a schema refers to.
     """
@@ -91,7 +91,10 @@ def named(state: BuildState, name: str) -> CustomTool | None:
 
 
 def wrong_input(tool: CustomTool, given: Any) -> str | None:
-    """Return for the agent what is wrong with the input of a call, or None when the schema accepts the input."""
+    """Return a text for the agent that says what is wrong with the input of a call to this tool.
+
+    Returns None when the tool's schema accepts the input.
+    """
     errors = _validator(canonical.dumps(tool.input_schema)).iter_errors(given)
     found: list[str] = []
     for error in errors:
@@ -109,7 +112,7 @@ def _one_line(error: Exception) -> str:
 
 
 def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
-    """Add a call that a consumer of the customer must answer."""
+    """Fold a requested call of a customer's tool: add it to the calls that a consumer of the customer must answer."""
     tool = named(state, data.tool)
     call = CustomerCall(
         data.call_id, data.timeout_s, data.deadline, None if tool is None else tool.default_output
@@ -127,7 +130,10 @@ def open_call(state: BuildState, call_id: str) -> CustomerCall | None:
 
 
 def output_of(request: ToolCallResultGiven) -> str:
-    """Return the text of a result for the agent: the output, then the data as indented JSON with sorted keys."""
+    """Return what the agent reads as the result of a customer's tool.
+
+    This is the result's output, then its data as indented JSON with sorted keys.
+    """
     data = request.data
     shown = (
         None if data is None else json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, default=str)
@@ -143,7 +149,7 @@ def overdue(call: CustomerCall) -> GiveResult:
 
 
 def give(state: BuildState, command: GiveResult) -> Events:
-    """Return the events of a result for a customer's call. Returns none when the call is not open."""
+    """Return the events that give a call of a customer's tool its result. Returns none when the call is not open."""
     if open_call(state, command.call_id) is None:
         return ()
     by_default = command.cause is None
@@ -158,7 +164,7 @@ def give(state: BuildState, command: GiveResult) -> Events:
 
 
 def closed(state: BuildState) -> Events:
-    """Return the events that close the open calls of a build that ends."""
+    """Return the events that close the open calls of customer's tools when their build ends."""
     return tuple(
         ToolCallAnswered(call_id=one.call_id, is_error=True, output=_ENDED, by="cancelled")
         for one in state.customer_calls

@@ -137,7 +137,10 @@ def _cause(state: BuildState, command: Command) -> UUID:
 
 
 def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -> Events:
-    """Return the events in order. Returns none when the command means nothing in this state, such as after the end."""
+    """Return the events that `command` leads to, in order.
+
+    Returns none when the command means nothing in this state, such as after the end of the build.
+    """
     if isinstance(command, AcceptBuild):
         request = resolved(command.request, command.account)
         return _accept(request, command.base, policy, max_active_builds(command.account))
@@ -298,7 +301,7 @@ def _wake(state: BuildState, now: datetime, policy: Policy) -> Events:
 
 
 def _resumed(state: BuildState, events: Events, command: Command, now: datetime, policy: Policy) -> Events:
-    """Return the events, plus a request for money when they end a wait. So the next call can start at once."""
+    """Return the events, plus a request for money when they end a wait and no grant covers the next model call."""
     after = evolve_all(state, events)
     if state.mode is not RunMode.WAITING or after.mode is not RunMode.RUNNING or after.call is not None:
         return events

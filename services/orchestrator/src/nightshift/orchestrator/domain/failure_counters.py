@@ -21,7 +21,10 @@ _ONCE = frozenset({"repetition", "turns", "no_tool_call"})
 
 
 def answered(counters: FailureCounters, stop_reason: str) -> FailureCounters:
-    """Reset the counts of the provider's failures after an answer."""
+    """Reset the counts of the provider's failures after an answer.
+
+    An answer that did not end by itself adds one to the count of cut answers. A complete answer resets that count.
+    """
     cuts = 0 if stop_reason in WHOLE else counters.cuts + 1
     return replace(counters, failures=0, paid_failures=0, retry_at=None, provider_sleeps=0, cuts=cuts)
 
@@ -55,7 +58,10 @@ def steered(counters: FailureCounters, reason: str) -> FailureCounters:
 
 
 def tool_answered(counters: FailureCounters, call: ToolCall, result: ToolCallCompleted) -> FailureCounters:
-    """Add the result of the agent's call. Progress takes back the warning about repetition."""
+    """Add a tool call of the agent and its result to the recent calls.
+
+    When the call is progress, an earlier warning about repetition is taken back.
+    """
     recent = remember(counters.recent_calls, call, result)
     if recent is counters.recent_calls:
         return counters
@@ -69,7 +75,7 @@ def slept(counters: FailureCounters, reason: str) -> FailureCounters:
 
 
 def backoff(failures: int, cause: UUID, policy: Policy, *, retry_after_s: float | None) -> timedelta:
-    """Return the wait after the n-th failure in a row.
+    """Return the wait before the next model call, after `failures` failures in a row.
 
     It grows exponentially, and is at least what the provider asked for. The jitter comes from the id of the failed
     call. So the same decision, made again, gives the same wait.

@@ -58,7 +58,7 @@ _GO_ON = "Go on from here."
 class ForkPoint:
     """Reads the events of a build in order, and finds the end of one turn and the files at that moment.
 
-    The snapshot of another checkpoint has the same files when no call between the two can have written.
+    A snapshot of another moment has the same files when no tool call between the two moments can have written files.
     """
 
     build_id: str
@@ -70,7 +70,7 @@ class ForkPoint:
     _writes: list[int] = field(default_factory=list)  # versions at which the files may have changed
 
     def read(self, event: RecordedEvent, state: BuildState) -> None:
-        """Take the next event, and the state after it."""
+        """Note the next event of the build, and the state after this event."""
         fact = event.data
         if isinstance(fact, CheckpointSaved):
             self.newest = max(self.newest, fact.turn)
@@ -92,13 +92,16 @@ class ForkPoint:
             self.snapshots.append((event.version, fact.from_snapshot, fact.tree_digest))
 
     def snapshot(self, version: int) -> tuple[int, str, str | None] | None:
-        """Return the nearest snapshot with the same files as this version, or None."""
+        """Return the nearest snapshot that has the files as they were at this version, or None when there is none."""
         writes = bisect_right(self._writes, version)
         same = [one for one in self.snapshots if bisect_right(self._writes, one[0]) == writes]
         return min(same, key=lambda one: abs(one[0] - version), default=None)
 
     def base(self) -> ForkBase:
-        """Return what a fork starts from. Raises BadMessage when the turn has not ended or has no snapshot."""
+        """Return the build at the end of the turn, from which a fork starts.
+
+        Raises BadMessage when the turn has not ended, or when no snapshot has its files.
+        """
         state = self.state
         if state is None or not state.conversation.answered:
             raise BadMessage(
@@ -137,7 +140,7 @@ def check_fork(request: BuildRequested, base: BuildAccepted) -> None:
 def accepted(fresh: BuildAccepted, request: BuildRequested, base: ForkBase) -> BuildAccepted:
     """Return the event that accepts a fork.
 
-    It has the models of the base, and limits that count from the fork's beginning.
+    It has the models of the base build, except those that the request names. Its limits count from the fork's start.
     """
     model, effort = builder(request, base), base.accepted.effort
     if model != base.accepted.model:
@@ -175,7 +178,10 @@ def events(request: BuildRequested, base: ForkBase) -> tuple[Event, ...]:
 
 
 def forked(state: BuildState, data: BuildForked) -> BuildState:
-    """Begin with the conversation of the base. Money, questions, failures and the sandbox belong to the fork itself."""
+    """Fold the beginning of a fork: take over the conversation of the base build.
+
+    The money, questions, failures and sandbox of the base build are not taken over.
+    """
     given = data.conversation
     if given is None or isinstance(given, BlobRef):  # a reader without the object store knows the turn only
         conversation = Conversation(turn=data.at_turn, checkpoint=data.at_turn)
@@ -192,7 +198,10 @@ def may_rewind(state: BuildState) -> bool:
 
 
 def rewound(state: BuildState, data: BuildRewound) -> BuildState:
-    """Go back to the conversation of an earlier turn. The sandbox is given up, but money and counted turns stay."""
+    """Fold a rewind: return to the conversation of an earlier turn, and give up the sandbox.
+
+    The spent money and the count of turns stay.
+    """
     now = state.conversation
     given = data.conversation
     then = (
@@ -223,7 +232,7 @@ def plain(conversation: Conversation) -> dict[str, Any]:
 
 
 def conversation_of(given: dict[str, Any]) -> Conversation:
-    """Return the conversation of a plain form. Leaves out fields that this version does not know."""
+    """Return the conversation from the JSON object that `plain` returns. Ignores fields unknown to this version."""
     adapters = _adapters()
     values = {
         name: adapters[name].validate_python(value) for name, value in given.items() if name in adapters
@@ -234,7 +243,7 @@ def conversation_of(given: dict[str, Any]) -> Conversation:
 
 
 def _for_another_model(given: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the thinking and the token counts of the base's model, which mean nothing to another model."""
+    """Return the plain form of a conversation without the thinking and the token count, for use with another model."""
     conversation = conversation_of(given)
     entries = Entries(map(_without_thinking, conversation.entries))
     return plain(replace(conversation, entries=entries, tokens=None))
@@ -249,6 +258,6 @@ def _without_thinking(entry: Entry) -> Entry:
 
 @cache
 def _adapters() -> dict[str, TypeAdapter[Any]]:
-    """Return for each field of a conversation how it is written and read."""
+    """Return for each field of Conversation the adapter that writes and reads it as JSON."""
     hints = get_type_hints(Conversation) | {"entries": tuple[Entry, ...]}
     return {one.name: TypeAdapter(hints[one.name]) for one in fields(Conversation)}

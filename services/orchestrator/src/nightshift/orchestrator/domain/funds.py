@@ -19,7 +19,7 @@ def worst_case(model: str, prompt_tokens: int, max_output_tokens: int) -> int:
 
 
 def covering(funds: Funds, amount: int, now: datetime) -> Grant | None:
-    """Return the oldest grant that has at least this amount left, or None."""
+    """Return the oldest grant that has at least this amount left and does not expire soon, or None when none has."""
     for grant in funds.grants:
         if grant.left_microusd >= amount and grant.expires_at > now + _MARGIN:
             return grant
@@ -38,7 +38,10 @@ def grant_amount(funds: Funds, minimum: int, *, turns: int, grant_turns: int, co
 
 
 def winding_down(funds: Funds) -> bool:
-    """Return whether nine tenths of the account's day are spent and the agent was not warned about it today."""
+    """Return whether the agent must be warned that the account's money of the day runs out.
+
+    That is so when nine tenths of the day's money are spent and the agent was not warned on this day.
+    """
     if funds.day_limit is None or funds.warned_day == funds.day:
         return False
     return (funds.day_left + left(funds)) * 10 <= funds.day_limit
@@ -83,12 +86,15 @@ def settled(funds: Funds, data: BudgetSettled) -> Funds:
 
 
 def taken(funds: Funds, lease_id: UUID, reserve: int) -> Funds:
-    """Reserve the worst case of a call that starts, in the grant of the call."""
+    """Subtract the worst case of a starting call from what is left of the grant `lease_id`."""
     return replace(funds, grants=_change(funds, lease_id, -reserve))
 
 
 def spent(funds: Funds, call: OpenCall | None, cost: int) -> Funds:
-    """Add the cost of a call that ends, and give the rest of its worst case back to the grant."""
+    """Add the cost of a call that ends, and return the rest of its worst case to its grant.
+
+    Without an open call, only the cost is added.
+    """
     if call is None:
         return replace(funds, spent=funds.spent + cost)
     grants = _change(funds, call.lease_id, call.reserve_microusd - cost)

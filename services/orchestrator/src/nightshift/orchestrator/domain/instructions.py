@@ -51,9 +51,9 @@ _TOLD = (
 
 
 def reading(state: BuildState, uses: Sequence[dict[str, Any]], turn: int) -> tuple[ToolCallRequested, ...]:
-    """Return the call that reads the instructions after these calls of the agent.
+    """Return the tool call that reads the instruction files, to run after the agent's calls `uses`.
 
-    Returns none when these calls bring no instructions and the build did not begin with files.
+    Returns none unless `uses` may bring such files, or are the first calls of a build that began with files.
     """
     began_with_files = state.request.source is not None or state.request.base_build_id is not None
     if not (began_with_files and not state.tool_calls_made) and not any(map(_may_bring, uses)):
@@ -73,9 +73,9 @@ def reading(state: BuildState, uses: Sequence[dict[str, Any]], turn: int) -> tup
 
 
 def read(workspace: Workspace, data: ToolCallCompleted) -> Workspace:
-    """Fold the instructions that were read.
+    """Fold the result of the call that read the instruction files.
 
-    When the agent does not know them yet, they wait for the next model call.
+    Instructions that the agent does not know yet are sent with the next model call.
     """
     output = "" if isinstance(data.output, BlobRef) or data.is_error else data.output
     start = output.find(_MARK)
@@ -88,12 +88,12 @@ def read(workspace: Workspace, data: ToolCallCompleted) -> Workspace:
 
 
 def message(workspace: Workspace) -> str | None:
-    """Return the message about instructions that the agent does not know yet, or None."""
+    """Return the message with the workspace's instructions, or None when the agent knows them already."""
     return told(workspace) if workspace.instructions_new else None
 
 
 def told(workspace: Workspace) -> str | None:
-    """Return the message with the instructions, or None when the workspace has none."""
+    """Return the message that tells the agent the workspace's instructions, or None when the workspace has none."""
     return f"{_TOLD}\n\n{workspace.instructions}" if workspace.instructions else None
 
 

@@ -28,7 +28,7 @@ reason for doubt.
 
 
 def judge_request(state: BuildState, policy: Policy) -> dict[str, Any]:
-    """Return the body of the judge's next call in this round."""
+    """Return the body of the request for the judge's next answer in the current round of judging."""
     accepted = state.request
     judging = continued(state)
     return {
@@ -43,7 +43,10 @@ def judge_request(state: BuildState, policy: Policy) -> dict[str, Any]:
 
 
 def _opening(state: BuildState) -> str:
-    """Return the first message. It stays the same during a round, because the results of the checks do not change."""
+    """Return the first message to the judge.
+
+    The message stays the same during a round of judging, because the results of the checks do not change.
+    """
     accepted = state.request
     parts = [f"The idea:\n\n{idea_text(accepted.idea_brief)}"]
     if accepted.understanding_qna:

@@ -42,17 +42,20 @@ def open_calls(state: BuildState) -> bool:
 
 
 def tokens_bound(state: BuildState) -> int | None:
-    """Return the most tokens that the next call of this round can have, or None before the first answer."""
+    """Return the most tokens that the judge's next request can have, or None before its first answer in this round."""
     return None if state.judging is None else continued(state).conversation.tokens
 
 
 def started(state: BuildState) -> BuildState:
-    """Fold the start of a call. The call sends the results for the answer before it."""
+    """Fold the start of a model call of the judge: add the results of the tool calls in the judge's last answer."""
     return replace(state, judging=continued(state))
 
 
 def continued(state: BuildState) -> Judging:
-    """Return the round with the results that its next call sends. A tool call that was not requested gets an error."""
+    """Return the round of judging, extended by what the judge's next request sends: the results of its tool calls.
+
+    A tool call that was not requested gets an error as its result.
+    """
     judging = state.judging or Judging()
     talk = judging.conversation
     last = talk.entries[-1] if talk.entries else None
@@ -70,7 +73,7 @@ def continued(state: BuildState) -> Judging:
 
 
 def responded(state: BuildState, data: ModelCallResponded) -> BuildState:
-    """Fold an answer of the judge."""
+    """Fold an answer of the judge: add it to the judge's conversation, and its cost to the round."""
     judging = state.judging or Judging()
     return replace(
         state,
@@ -85,7 +88,7 @@ def responded(state: BuildState, data: ModelCallResponded) -> BuildState:
 
 
 def failed(state: BuildState, data: ModelCallFailed) -> BuildState:
-    """Fold a failed call of the judge."""
+    """Fold a failed model call of the judge: add its cost to the round."""
     judging = state.judging or Judging()
     return replace(state, judging=replace(judging, cost=judging.cost + data.cost_microusd))
 
@@ -110,7 +113,7 @@ def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
 
 
 def judged(state: BuildState, data: CriteriaJudged) -> BuildState:
-    """Fold the verdicts, which end the round."""
+    """Fold the verdicts, which end the round of judging."""
     before = state.judgement
     judgement = replace(
         before, rounds=data.round, rounds_in_row=before.rounds_in_row + 1, verdicts=data.verdicts

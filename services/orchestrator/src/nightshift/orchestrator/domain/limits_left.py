@@ -1,7 +1,7 @@
 """Tells the agent how many turns and tool calls, and how much money, are left.
 
-A line about it stays in the conversation for good, because each request must begin with the one before. So a line is
-added only when a further tenth of something is gone, when only a few are left, or when there is more than before.
+A line about these stays in the conversation for good, because each request must begin with the request before. So a
+line is added only when another tenth of a limit is used, only a few are left, or a limit was raised.
 """
 
 from nightshift.orchestrator.domain import funds
@@ -22,7 +22,10 @@ def limits_left(state: BuildState, turn: int) -> str:
 
 
 def levels(state: BuildState, turn: int) -> tuple[int, ...]:
-    """Return coarse numbers of what is left. The agent should be told again when they change."""
+    """Return coarse numbers of the turns, tool calls and money that are left.
+
+    When these numbers change, the agent should be told what is left.
+    """
     turns, calls, money = _left(state, turn)
     found = [_level(turns, state.request.turn_limit), _level(calls, state.request.tool_call_limit)]
     if money is not None:
@@ -44,5 +47,5 @@ def _left(state: BuildState, turn: int) -> tuple[int, int, int | None]:
 
 
 def _level(left: int, limit: int) -> int:
-    """Return 1 to 10 for the tenths that are left. For each of the last few, return a smaller number."""
+    """Return how many tenths of `limit` are left, from 1 to 10. For each of the last five, return a smaller number."""
     return left - _LAST if left <= _LAST else -(-_PARTS * left // max(limit, 1))

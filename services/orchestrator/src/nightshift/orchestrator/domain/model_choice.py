@@ -10,9 +10,10 @@ from nightshift.orchestrator.domain.policy import Policy
 
 
 def models_of(request: BuildRequested, policy: Policy) -> dict[Role, str]:
-    """Return the model of each role: from the request, or else from the settings, or else from the request's tier.
+    """Return the model of each role. A role gets the model that the request names for it.
 
-    The field `model` of the request names the builder's model, unless its field `models` does.
+    A role that the request does not name gets the model of the settings. When they name none, the request's tier
+    decides. The request's field `models` has precedence over its field `model`, which names the builder's model.
     """
     chosen = dict(models.TIERS[request.tier].models)
     if not policy.model_by_tier:
@@ -24,7 +25,7 @@ def models_of(request: BuildRequested, policy: Policy) -> dict[Role, str]:
 
 
 def effort_of(request: BuildRequested, model: str) -> str | None:
-    """Return the effort of the tier, or None when the model does not know that effort."""
+    """Return the effort that the request's tier sets for thinking, or None when the model does not know that effort."""
     return _effort(request.tier, model)
 
 
@@ -45,7 +46,7 @@ def output_limit(accepted: BuildAccepted, policy: Policy, role: Role = "builder"
 
 
 def thinking_parameters(accepted: BuildAccepted, role: Role = "builder") -> dict[str, Any]:
-    """Return the parameters for thinking and effort, which are the same during the whole build.
+    """Return the parameters of a request for thinking and effort, which are the same during the whole build.
 
     A build of an earlier version has none, because its conversation began without them.
     """

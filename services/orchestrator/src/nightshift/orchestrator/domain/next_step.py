@@ -62,7 +62,7 @@ class AwaitFact:
 
 @dataclass(frozen=True, slots=True)
 class AwaitTime:
-    """Wait until a time."""
+    """Wait until the time `until`, for example until a failed call may be made again."""
 
     until: datetime
 
@@ -74,9 +74,9 @@ class Asleep:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The build waits for a person or a provider.
+    """The build waits for a person or a customer's tool, so no process runs it.
 
-    It starts again by the fact that ends the wait, or when its time has come.
+    It runs again when a fact ends the wait, or when the deadline of an awaited answer has passed.
     """
 
 
@@ -104,8 +104,8 @@ _LAST_PART = 10
 def next_step(state: BuildState, now: datetime, policy: Policy, counted: int | None = None) -> Step | Wait:
     """Return the next step, or what the build waits for.
 
-    `counted` is the number of tokens of the next request, if the provider has counted them. Checks need no money. So a
-    build whose agent is done can sleep only before the judge's calls.
+    `counted` is the number of tokens of the next request, or None when the provider has not counted them. Checks cost
+    no money. So after the agent has ended its work, the build can sleep only before the judge's calls.
     """
     if state.mode is RunMode.ENDED:
         return Ended()
@@ -157,7 +157,10 @@ def _waiting(state: BuildState, now: datetime) -> Step | Wait:
 
 
 def _overdue(state: BuildState, now: datetime) -> AnswerQuestion | GiveApproval | GiveResult | None:
-    """Return the command that replaces an answer whose deadline has passed, or None when there is no such answer."""
+    """Return the command for an awaited answer whose deadline has passed: its default, a denial or an error.
+
+    Returns None when no such deadline has passed.
+    """
     for question in state.questions:
         if question.deadline is not None and question.deadline <= now:
             default = question.default if isinstance(question.default, str) else None
@@ -173,7 +176,7 @@ def _overdue(state: BuildState, now: datetime) -> AnswerQuestion | GiveApproval 
 
 def _after_checks(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
     if state.conversation.waiting or state.workspace.replaced:
-        # A person sent a message while the checks ran, or their sandbox is gone. The agent must hear of that first.
+        # A person sent a message while the checks ran, or their sandbox is gone. The agent must read that first.
         return SendBack()
     failed, unproven = checks.failed(state.tool_calls), proof.missing(state)
     if not failed and unproven is None:
@@ -212,7 +215,7 @@ def _think(
 
 
 def _call(state: BuildState, now: datetime, policy: Policy, counted: int | None) -> Step | Wait:
-    """Return the step to the next model call: the call itself, or the wait for its time or its money."""
+    """Return the step that leads to the next model call: the call, a request for money, a wait or an escalation."""
     if state.counters.retry_at is not None and state.counters.retry_at > now:
         return AwaitTime(state.counters.retry_at)
     if counted is not None:
@@ -308,9 +311,10 @@ def _earliest(refresh: datetime, deadline: datetime | None) -> datetime:
 
 
 def due(state: BuildState, step: Wait, now: datetime, longest: timedelta) -> datetime:
-    """Return when a waiting build decides again if no notification comes.
+    """Return when a waiting run of a build calls `next_step` again if no notification comes.
 
-    That is the time in the step, the deadline, or `longest` from now, whichever comes first.
+    That is the time in an AwaitTime, or `longest` after `now` for any other wait. An earlier deadline of the build
+    replaces it.
     """
     until = now + longest
     if isinstance(step, AwaitTime):

@@ -30,23 +30,26 @@ MOVES: Mapping[Phase, frozenset[Phase]] = MappingProxyType(
 
 
 class IllegalMove(Fault):
-    """The table does not contain this move."""
+    """A build was moved from one phase to another although the table MOVES does not contain this move."""
 
 
 def may_move(from_phase: Phase, to_phase: Phase) -> bool:
-    """Return whether the table contains this move."""
+    """Return whether the table MOVES lets a build go from `from_phase` to `to_phase`."""
     return to_phase in MOVES[from_phase]
 
 
 def move(from_phase: Phase, to_phase: Phase) -> Phase:
-    """Return the phase after a move. Raises IllegalMove when the table does not contain the move."""
+    """Return `to_phase`. Raises IllegalMove when the table MOVES does not let a build go there from `from_phase`."""
     if not may_move(from_phase, to_phase):
         raise IllegalMove(f"a build cannot go from {from_phase} to {to_phase}")
     return to_phase
 
 
 def mermaid() -> str:
-    """Return the table as a Mermaid state diagram. All moves to `failed` and `cancelled` are drawn as one each."""
+    """Return the table as a Mermaid state diagram.
+
+    One arrow stands for all moves to `failed`, and one for all moves to `cancelled`.
+    """
     lines = ["stateDiagram-v2", f"    [*] --> {Phase.QUEUED}"]
     for phase in Phase:
         lines += [f"    {phase} --> {to}" for to in Phase if to in _FORWARD.get(phase, ())]

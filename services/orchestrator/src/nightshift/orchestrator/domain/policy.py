@@ -8,7 +8,7 @@ from nightshift.contracts.models import SCRIPTED_MODEL, Role
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The settings on which decisions depend. Money is in microdollars, and times are in seconds."""
+    """The settings on which decisions about a build depend. Money is in microdollars, and times are in seconds."""
 
     default_model: str = SCRIPTED_MODEL
     model_by_tier: bool = False  # True: the tier chooses the model, not `default_model`

@@ -1,8 +1,8 @@
 """Renders a build's request to the Messages API from the build's state alone. The same state gives the same bytes.
 
 The messages of a request begin with those of the request before. So thinking stays valid, and the provider reads its
-cache. `context.condensed` begins a new conversation. Only the marks for the cache move. They are no part of a message,
-and the provider's check of the prefix leaves them out.
+cache. `context.condensed` begins a new conversation. Only the `cache_control` fields move. They are no part of a
+message, and the provider's check of the prefix leaves them out.
 """
 
 import re
@@ -79,7 +79,7 @@ def build_request(state: BuildState, policy: Policy) -> dict[str, Any]:
 
 
 def _parameters(state: BuildState, policy: Policy) -> dict[str, Any]:
-    """Return the body without its messages."""
+    """Return the body of the builder's request without its messages."""
     accepted = state.request
     return {
         **thinking_parameters(accepted),
@@ -103,7 +103,10 @@ def _customer_tool(tool: CustomTool) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _RenderedMessage:
-    """One entry as JSON: the texts of its blocks, and the last block itself, which may get a cache mark."""
+    """One entry of the conversation, with each block as JSON text.
+
+    `last` is the last block itself, because `cache_control` may be added to it.
+    """
 
     role: str
     texts: tuple[str, ...]
@@ -122,9 +125,9 @@ class RenderedMessages:
         self._opening: tuple[tuple[dict[str, Any], ...], tuple[str, ...]] = ((), ())
 
     def opening(self, state: BuildState) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
-        """Return the blocks of the first message, and the JSON text of each.
+        """Return the content blocks of the first message to the model, and the JSON text of each block.
 
-        Cached, because attachments may be megabytes.
+        They are cached, because attachments may have megabytes. Raises Fault when the attachments were not fetched.
         """
         if state.request.attachments and not self._attached:
             raise Fault("the attachments were not fetched from the object store")
@@ -134,7 +137,7 @@ class RenderedMessages:
         return self._opening
 
     def of(self, entries: Sequence[Entry]) -> Iterator[_RenderedMessage]:
-        """Return the rendered entries that are not empty."""
+        """Yield the rendered messages of these entries. An entry without content has no message."""
         same = 0
         for known, entry in zip(self._entries, entries, strict=False):
             if known is not entry:
@@ -158,9 +161,10 @@ def _begins(entry: Entry) -> bool:
 
 
 def request_bytes(state: BuildState, policy: Policy, rendered: RenderedMessages | None = None) -> bytes:
-    """Return the body as canonical JSON. Lone surrogates, which JSON cannot contain, are replaced.
+    """Return the body of the builder's next request as canonical JSON. Lone surrogates are replaced.
 
-    With the `rendered` messages of earlier turns, only the new entries are rendered.
+    `rendered` keeps the rendered messages from one request to the next, so that only new entries are rendered. None
+    renders all of them.
     """
     if rendered is None:
         return canonical.dumps(build_request(state, policy)).encode("ascii")
@@ -170,8 +174,9 @@ def request_bytes(state: BuildState, policy: Policy, rendered: RenderedMessages 
 
 
 def count_bytes(state: BuildState, policy: Policy, rendered: RenderedMessages) -> bytes:
-    """Return the body that asks for the token count of the same request, without the fields that only an answer
-    needs.
+    """Return the body with which the provider counts the tokens of the builder's next request.
+
+    Fields that only an answer needs are left out.
     """
     parameters = _parameters(state, policy)
     del parameters["max_tokens"], parameters["stream"]
@@ -266,7 +271,10 @@ def _messages(state: BuildState) -> list[dict[str, Any]]:
 
 
 def _mark(state: BuildState) -> dict[str, str]:
-    """Return the cache mark of the conversation. A build that has waited long before is likely to wait again."""
+    """Return the `cache_control` of the conversation: one hour for a build that is likely to wait, else five minutes.
+
+    A build that has waited long before is likely to wait again, and so is one with customer's tools.
+    """
     return _LONG_CACHE if state.waited or state.request.tools else _CACHE
 
 
@@ -281,7 +289,10 @@ def _roles_and_blocks(state: BuildState) -> Iterator[tuple[str, Sequence[dict[st
 
 
 def side_messages(opening: str, entries: Iterable[Entry]) -> list[dict[str, Any]]:
-    """Return the messages of another role's conversation, with a cache mark at the end."""
+    """Return the messages to a role other than the builder: `opening`, then the entries.
+
+    The last block has `cache_control`, so that the provider reads its cache at the next request.
+    """
     messages: list[dict[str, Any]] = [{"content": [_text(opening)], "role": "user"}]
     for role, blocks in map(_entry, entries):
         if blocks and messages[-1]["role"] == role:

@@ -10,7 +10,7 @@ from nightshift.orchestrator.domain.workspace import preview_address
 
 #: A command that the script DETECT ran, with its exit code.
 _DETECTED = re.compile(r"^== (?!exit code )(.+)$(?:(?!^== )[\s\S])*?^== exit code (\d+)$", re.MULTILINE)
-#: The words in which the gateway reports the answer of a preview.
+#: The words in which the sandbox gateway reports the answer of a preview.
 _STATUS = re.compile(r" answers with status ([1-5]\d\d)\b")
 
 _MISSING = {
@@ -26,7 +26,7 @@ _PROVE = (
 
 
 def shown_by(state: BuildState) -> Proof:
-    """Return what a complete round of checks has shown."""
+    """Return what a complete round of checks has shown: its checks, the executed tests, and the preview's answer."""
     checks: list[CheckProof] = []
     tests, preview = 0, None
     for call in state.tool_calls:
@@ -41,7 +41,10 @@ def shown_by(state: BuildState) -> Proof:
 
 
 def missing(state: BuildState) -> str | None:
-    """Return what a complete round without failures does not show, or None when it shows enough."""
+    """Return a text about the proof that is missing after a round of checks without failures.
+
+    Returns None when the round shows what the request's field `proof` demands.
+    """
     mode, shown = state.request.proof, shown_by(state)
     enough = {
         "none": True,
@@ -56,12 +59,12 @@ def missing(state: BuildState) -> str | None:
 
 
 def report(missing: str) -> str:
-    """Return the message to the agent about a round that shows too little."""
+    """Return the message to the agent about a round of checks that shows too little. `missing` says what is missing."""
     return _PROVE.format(missing=missing)
 
 
 def _preview(state: BuildState, call: ToolCall) -> PreviewProof | None:
-    """Return the preview's answer, or None unless it is an HTTP answer below 400."""
+    """Return the answer of the preview. Returns None when it did not answer, or answered with an HTTP error."""
     status = _STATUS.search(output_of(call))
     if status is None or call.result is None or call.result.is_error:
         return None

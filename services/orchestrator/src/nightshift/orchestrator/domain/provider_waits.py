@@ -20,7 +20,7 @@ _FORBIDDEN = 403
 
 
 def is_for_one_model(failure: CallFailed) -> bool:
-    """Return whether the refused key can still call other models, as far as the provider's answer says."""
+    """Return whether the provider has refused the key for one model only, so that it may still call other models."""
     return failure.kind == "auth" and failure.status == _FORBIDDEN
 
 
@@ -30,7 +30,7 @@ def wait(state: BuildState, detail: str) -> Events:
 
 
 def resume(state: BuildState) -> Events:
-    """Return the end of a wait for the provider. Returns none when the build does not wait for the provider."""
+    """Return the event that ends a wait for the provider, or none when the build does not wait for the provider."""
     if state.mode is not RunMode.WAITING or state.waits_for != "provider":
         return ()
     return (BuildResumed(reason="provider"),)

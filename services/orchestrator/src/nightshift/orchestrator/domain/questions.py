@@ -35,7 +35,7 @@ def asked_by(
     try:
         given = AskUser.model_validate(use.get("input"))
     except ValidationError:
-        return None  # the gateway refuses this like an invalid input of any other tool
+        return None  # the sandbox gateway refuses this like an invalid input of any other tool
     return QuestionAsked(
         question_id=call_id,
         turn=turn,
@@ -49,7 +49,10 @@ def asked_by(
 
 
 def asked(state: BuildState, data: QuestionAsked) -> BuildState:
-    """Add the question as an open tool call. It counts towards the limit of tool calls."""
+    """Fold a question of the agent: add it to the open questions and to the open tool calls.
+
+    The question counts towards the limit of tool calls.
+    """
     question = OpenQuestion(data.question_id, None, data.options, data.deadline, data.default)
     call = ToolCall(data.question_id, data.index, AskUser.tool, data.tool_use_id, "agent", NEVER_COUNTS)
     return replace(
@@ -61,7 +64,7 @@ def asked(state: BuildState, data: QuestionAsked) -> BuildState:
 
 
 def as_result(data: ToolCallAnswered) -> ToolCallCompleted:
-    """Return the answer in the form of a tool call's result."""
+    """Return the answer to a tool call in the form in which the sandbox gateway gives results."""
     return ToolCallCompleted(
         call_id=data.call_id, is_error=data.is_error, output=data.output, blocks=data.blocks, duration_ms=0
     )
@@ -72,7 +75,10 @@ def answered(state: BuildState, question_id: str) -> BuildState:
 
 
 def call_answered(state: BuildState, data: ToolCallAnswered) -> BuildState:
-    """Add the result of a call that does not run in a sandbox. The call of the agent may never have been requested."""
+    """Fold the result of a tool call that did not run in a sandbox.
+
+    A call that was refused before it was requested is added, too. It counts towards the limit of tool calls.
+    """
     if data.tool is not None and data.tool_use_id is not None:
         state = _refused(state, data, data.tool, data.tool_use_id)
     state = replace(
@@ -94,7 +100,10 @@ def raised(state: BuildState, data: EscalationRaised) -> BuildState:
 
 
 def resolved(state: BuildState, data: EscalationResolved) -> BuildState:
-    """Close the escalation. Calls made before it no longer count as repeated."""
+    """Fold the answer to an escalation: remove it from the open questions.
+
+    Tool calls made before it no longer count as repeated.
+    """
     counters = replace(
         state.counters, recent_calls=(), warned_calls=(), steered=state.counters.steered - {"repetition"}
     )
@@ -107,14 +116,17 @@ def resolved(state: BuildState, data: EscalationResolved) -> BuildState:
 
 
 def about_the_budget(state: BuildState) -> OpenQuestion | None:
-    """Return the open escalation of a build whose next call no day of the account could pay, or None."""
+    """Return the escalation for which a build waits because no day of the account could pay its next model call.
+
+    Returns None when the build does not wait for such an escalation.
+    """
     if state.mode is not RunMode.WAITING or state.waits_for != "escalation":
         return None
     return next((one for one in state.questions if one.kind == "day_limit"), None)
 
 
 def waiting(state: BuildState, data: BuildWaiting) -> BuildState:
-    """Begin to wait. The budget service settles the grants of a build that waits."""
+    """Fold the beginning of a wait. The build's grants are removed, because the budget service settles them."""
     return replace(
         state,
         mode=RunMode.WAITING,
@@ -133,7 +145,7 @@ def resumed(state: BuildState) -> BuildState:
 
 
 def limits_changed(state: BuildState, data: BuildLimitsChanged) -> BuildState:
-    """Take over the new limits. The agent is warned again when it comes near them."""
+    """Fold new limits of the build. The agent is warned again when it comes near them."""
     limits = {
         "turn_limit": data.turn_limit,
         "tool_call_limit": data.tool_call_limit,

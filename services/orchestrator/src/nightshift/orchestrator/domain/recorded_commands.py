@@ -73,7 +73,7 @@ Reader = Callable[[BuildState, Sequence[RecordedEvent]], Command | None]
 def recorded_command(
     state: BuildState, events: Sequence[RecordedEvent], now: datetime, policy: Policy
 ) -> Command | None:
-    """Return the command whose decision is at the beginning of `events`, or None when the loop would only wait."""
+    """Return the command that led to the first of `events`, or None when the loop would only wait in this state."""
     reader = _READERS.get(type(events[0].data))
     command = None if reader is None else reader(state, events)
     if command is not None:
@@ -132,7 +132,7 @@ def _responded(state: BuildState, events: Sequence[RecordedEvent]) -> Command | 
 
 
 def _failed(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
-    """Read from the next events why a call was stopped: a cancel, a deadline, a fault or a pause."""
+    """Return the command that ended a model call. When the call was stopped, the events after it show why."""
     fact = events[0].data
     if not isinstance(fact, ModelCallFailed):
         return None
@@ -237,7 +237,10 @@ def _phase_changed(state: BuildState, events: Sequence[RecordedEvent]) -> Comman
 
 
 def _rewound(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
-    """Return the rewind. It may begin with events that close the open questions."""
+    """Return the command of a rewind, or None when `events` contain no rewind.
+
+    Events that close open questions may come before `build.rewound`.
+    """
     place = next((index for index, one in enumerate(events) if isinstance(one.data, BuildRewound)), None)
     if place is None or not isinstance(fact := events[place].data, BuildRewound):
         return None
@@ -275,7 +278,10 @@ def _resumed(state: BuildState, events: Sequence[RecordedEvent]) -> Command | No
 
 
 def _waiting(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
-    """Return a pause, or a wait for the provider. The pause of a sleeping build first wakes the build."""
+    """Return the command of a pause or of a wait for the provider, or None for any other wait.
+
+    The events of a pause begin with `build.woken` when the build slept.
+    """
     facts = [one.data for one in events[:2]]
     paused = facts[-1] if isinstance(facts[0], BuildWoken) else facts[0]
     if isinstance(facts[0], BuildWaiting) and facts[0].reason == "provider":

@@ -1,6 +1,6 @@
-"""Repairs an answer before it is recorded, because the API refuses to take back some things that it sends.
+"""Repairs an answer of the model before it is recorded, because the API refuses some blocks that it has itself sent.
 
-Everything else is sent back exactly as it came. The event `model_call.responded` names the repairs.
+All other blocks are sent back exactly as they came. The event `model_call.responded` names the repairs.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -47,7 +47,7 @@ def repair(
 
 
 def used_ids(entries: Sequence[Entry]) -> set[str]:
-    """Return the ids of the tool calls that have a result."""
+    """Return the ids of the tool calls that have a result in these entries."""
     return {
         result.tool_use_id for entry in entries if isinstance(entry, ToolResults) for result in entry.results
     }

@@ -60,7 +60,10 @@ def call_in_words(tool: str, given: Mapping[str, Any] | BlobRef) -> str:
 def remember(
     recent: tuple[RecentCall, ...], call: ToolCall, result: ToolCallCompleted
 ) -> tuple[RecentCall, ...]:
-    """Return the recent calls with one more result. Keeps those of the last `WINDOW` turns."""
+    """Return the recent calls and this call with its result, without the calls before the last `WINDOW` turns.
+
+    A call that never counts as repeated is not added.
+    """
     if call.digest == NEVER_COUNTS:
         return recent
     blocks = result.blocks.ref if isinstance(result.blocks, BlobRef) else canonical.dumps(result.blocks)
@@ -83,7 +86,7 @@ def is_progress(newest: RecentCall, earlier: Collection[RecentCall]) -> bool:
 
 
 def repeats(recent: tuple[RecentCall, ...]) -> bool:
-    """Return whether the agent is stuck."""
+    """Return whether these recent calls show that the agent is stuck."""
     return evidence(recent) is not None
 
 
@@ -110,7 +113,10 @@ def evidence(recent: tuple[RecentCall, ...]) -> str | None:
 
 
 def _last_failures(recent: Sequence[RecentCall], counts: Counter[RecentCall]) -> list[RecentCall]:
-    """Return the newest calls that failed like the newest one, back to the last other call that occurs only once."""
+    """Return the calls that failed with the same error as the newest call, the oldest first.
+
+    Stops at the newest call that did not fail like this and occurs only once, because such a call is progress.
+    """
     found = []
     for one in reversed(recent):
         if one.error == recent[-1].error:
@@ -136,9 +142,9 @@ def _error(result: ToolCallCompleted) -> str:
 
 
 def _telling_line(result: ToolCallCompleted) -> str:
-    """Return the last line of the output that names an error, or else the last line.
+    """Return the line of a result's output that says most: its last line, or the last line that names an error.
 
-    Returns "" when there is no output.
+    The error is looked for only in the output of a failed call. Returns "" when there is no output.
     """
     last = ""
     for line in _lines_from_the_end("" if isinstance(result.output, BlobRef) else result.output):

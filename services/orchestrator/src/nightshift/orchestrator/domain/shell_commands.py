@@ -157,7 +157,7 @@ def _interprets(words: Words) -> bool:
 
 
 def _look_inside(words: Words, node: Node, found: ShellText, depth: int) -> None:
-    """Read what the arguments and the input of this command run."""
+    """Add to `found` what the arguments and the input of this command make it run."""
     name = program(words)
     if name is None:
         found.doubts("only the shell knows which program the command runs")
@@ -199,7 +199,10 @@ def _inner(text: str | None, found: ShellText, depth: int) -> None:
 
 
 def _wrapped(words: Words, found: ShellText, depth: int) -> None:
-    """Take every part of the arguments that may be a command, because it is unknown which of them are options."""
+    """Add to `found` each part of the arguments that may be a command.
+
+    It is unknown which arguments are options of the program, so each argument may begin a command.
+    """
     for start in range(1, min(len(words), _ARGUMENTS)):
         rest, first = words[start:], words[start]
         if first is None or first.startswith("-") or re.match(r"\w+=", first):

@@ -43,7 +43,7 @@ def start(state: BuildState, command: StartCall) -> ModelCallStarted:
 
 
 def worst_case(state: BuildState, policy: Policy, role: Role) -> int:
-    """Return the most microdollars that the role's next call can cost. Counts a token for each byte."""
+    """Return the most microdollars that the role's next model call can cost, with one token for each byte."""
     body = request(state, policy, role)
     tokens = len(canonical.dumps(body))
     if role == "judge":
@@ -52,12 +52,12 @@ def worst_case(state: BuildState, policy: Policy, role: Role) -> int:
 
 
 def request_bytes(state: BuildState, policy: Policy, role: Role) -> bytes:
-    """Return the body of the role's next call as canonical JSON."""
+    """Return the body of the role's next model request as canonical JSON."""
     return canonical.dumps(request(state, policy, role)).encode("ascii")
 
 
 def request(state: BuildState, policy: Policy, role: Role) -> dict[str, Any]:
-    """Return the body of the role's next call. Raises Fault for a role that makes no calls."""
+    """Return the body of the role's next model request. Raises Fault for the builder and for an unknown role."""
     if role == "condenser":
         return condenser.request(state, policy)
     if role == "judge":
@@ -66,7 +66,7 @@ def request(state: BuildState, policy: Policy, role: Role) -> dict[str, Any]:
 
 
 def entries(state: BuildState, role: Role) -> Sequence[Entry]:
-    """Return the entries of the role's conversation so far."""
+    """Return the entries of the role's conversation so far. Returns none for a role that has no conversation now."""
     return state.judging.conversation.entries if role == "judge" and state.judging is not None else ()
 
 

@@ -70,8 +70,7 @@ class ToolResults:
 class UserMessage:
     """A text for the agent, from a person or from the loop itself.
 
-    With `begins`, the text begins a new message, because an earlier request has already sent the user content before
-    it.
+    If `begins`, the text begins a new message of the user, because an earlier request has sent the content before it.
     """
 
     text: Text
@@ -98,8 +97,8 @@ class PastWork:
 class Conversation:
     """The conversation with the model.
 
-    Entries are only added, until `summary` replaces the oldest. The last request has sent the first `sent` entries.
-    `waiting` contains the messages that the next model call adds.
+    Entries are only added, until `summary` replaces the oldest entries. The last request has sent the first `sent`
+    entries. `waiting` contains the messages that the next model call adds.
     """
 
     turn: int = 0
@@ -109,7 +108,7 @@ class Conversation:
     waiting: tuple[Text, ...] = ()
     sent: int = 0
     limits_told: tuple[int, ...] | None = None  # the levels in the last line about what is left
-    #: The most tokens that the next request can have, without the messages that it adds. None: unknown.
+    #: The most tokens that the next request can have, without the messages that the loop then adds. None: unknown.
     tokens: int | None = None
     #: The part of `tokens` that the provider has counted. The rest is estimated.
     counted: int | None = None
@@ -253,7 +252,7 @@ class OpenApproval:
 class CustomerCall:
     """A call of a customer's tool that has no result.
 
-    At `deadline` it gets `default` as its result, or else an error.
+    At `deadline` the call gets `default` as its result, or an error when `default` is None.
     """
 
     call_id: str
@@ -268,7 +267,7 @@ class Workspace:
 
     sandbox_id: str | None = None
     preview_port: int | None = None
-    preview_url: str | None = None  # as the gateway reported it
+    preview_url: str | None = None  # as the sandbox gateway reported it
     preview_path: str | None = None  # the path that the agent opened on that port
     news: tuple[str, ...] = ()
     instructions: str = ""  # AGENTS.md and the heads of skills, as they were last read
@@ -300,10 +299,10 @@ class Judging:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The outcome of all rounds of judging.
+    """What the judge has found in all rounds of judging. `verdicts` are those of the newest round.
 
-    `rounds_in_row` counts the rounds since a person last answered about them. `accepted` is True when a person has
-    accepted the build as it is.
+    `rounds_in_row` counts the rounds since a person last answered an escalation about unmet criteria. `accepted` is
+    True when a person has accepted the build although criteria are not met.
     """
 
     rounds: int = 0

@@ -23,7 +23,10 @@ _NO_VERDICT = "The judge gave no verdict about this criterion."
 
 
 def due(state: BuildState) -> bool:
-    """Return whether the judge makes the next model call. The checks must have passed, and verdicts must be missing."""
+    """Return whether the judge makes the next model call.
+
+    That is so when the checks have passed and the judge has not yet given its verdicts about this round.
+    """
     if not state.request.criteria or state.judgement.accepted or state.phase is not Phase.CHECKS:
         return False
     if state.conversation.waiting or state.workspace.replaced:
@@ -36,9 +39,10 @@ def due(state: BuildState) -> bool:
 
 
 def unmet(state: BuildState) -> tuple[CriterionVerdict, ...]:
-    """Return the verdicts of this round because of which the build is not ready.
+    """Return the verdicts of the current round of judging that say that a criterion is not met.
 
-    Raises Fault when there are no verdicts.
+    Returns none when the request has no criteria, or when a person has accepted the build as it is. Raises Fault when
+    the judge has not given its verdicts yet.
     """
     if not state.request.criteria or state.judgement.accepted:
         return ()
@@ -66,7 +70,7 @@ def report(state: BuildState) -> str:
 def shown(state: BuildState) -> tuple[CriterionVerdict, ...] | None:
     """Return the newest verdicts for the proof, or None when the request has no criteria.
 
-    A person may have accepted criteria that are not met.
+    When a person has accepted the build, each verdict that is not met says so.
     """
     if not state.request.criteria:
         return None
@@ -78,7 +82,10 @@ def shown(state: BuildState) -> tuple[CriterionVerdict, ...] | None:
 
 
 def following(state: BuildState, policy: Policy) -> Events:
-    """Return what follows the judge's newest answer: its verdicts, or the tool calls that it makes."""
+    """Return the events after the judge's newest answer: its verdicts, or the tool calls that the answer makes.
+
+    Returns none when the judge may read no more and must report its verdicts with its next answer.
+    """
     judging = state.judging or Judging()
     last = judging.conversation.entries[-1]
     uses = uses_of(last) if isinstance(last, AssistantMessage) else []  # empty when its calls were cut off
@@ -116,7 +123,7 @@ def _request(state: BuildState, index: int, use: dict[str, Any]) -> ToolCallRequ
 
 
 def _verdicts(state: BuildState, given: dict[int, CriterionVerdict]) -> CriteriaJudged:
-    """Return the event that ends the round. A criterion without a verdict is not met."""
+    """Return the event that ends the round of judging. A criterion without a verdict counts as not met."""
     judging = state.judging or Judging()
     return CriteriaJudged(
         round=state.judgement.rounds + 1,

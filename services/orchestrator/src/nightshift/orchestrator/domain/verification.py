@@ -60,7 +60,10 @@ _PRICED: Final = frozenset({"price_version", "cost_microusd"})
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The first place where today's code decides something else. One side is None when it has no event there."""
+    """A place in the stream where today's code decides something else than the log contains.
+
+    `recorded` is the event in the log, and `decided` is that of today's code. One of them is None when it is missing.
+    """
 
     version: int
     kind: Kind
@@ -72,7 +75,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The result for one build.
+    """The result of `verify` for one build.
 
     `unchecked` counts, by type, the events whose command cannot be found in the log. `tolerated` counts the differences
     of kinds that the caller did not ask for.
@@ -92,10 +95,10 @@ def verify(
     *,
     kinds: frozenset[Kind] = frozenset({"decision"}),
 ) -> Verification:
-    """Return the first difference of one of these kinds.
+    """Make every decision in a build's stream again, and return the first difference whose kind is in `kinds`.
 
-    `events` are a whole stream, with the stored fields fetched. Raises Fault, which names the version, for a log that
-    cannot be folded.
+    `events` are the whole stream, with the fields fetched that the object store holds. Raises Fault, which names the
+    version, for a log that cannot be folded.
     """
     check = _Check(policy or Policy(), kinds)
     state, place = INITIAL, 0
@@ -138,7 +141,10 @@ class _Check:
         self._cause: UUID | None = None  # the cause of the last decision
 
     def decision(self, state: BuildState, recorded: Sequence[RecordedEvent]) -> int:
-        """Check the decision at the beginning of `recorded`. Returns the number of its events, at least 1."""
+        """Make the decision at the beginning of `recorded` again, and note how it differs.
+
+        Returns the number of events that the decision has, at least 1.
+        """
         if isinstance(fact := recorded[0].data, BuildAccepted):
             self.policy = replace(
                 self.policy, turn_limit=fact.turn_limit, tool_call_limit=fact.tool_call_limit
@@ -184,7 +190,10 @@ class _Check:
             yield from ((solved, now) for now in times)
 
     def _is_from_outside(self, state: BuildState, event: RecordedEvent) -> bool:
-        """Return whether a request, and not the state, caused the event. Its command may have left no other trace."""
+        """Return whether a request caused the event, and not an earlier event of the build.
+
+        The log may not contain the command of such a request.
+        """
         own = {state.cause, None if state.call is None else state.call.event_id}
         return event.causation_id not in own
 
@@ -280,7 +289,7 @@ def _same_time(recorded: Any, decided: Any) -> bool:
 def _ids_compared(
     state: BuildState, command: Command, recorded: Sequence[RecordedEvent], decided: Sequence[Event]
 ) -> Iterator[Difference]:
-    """Yield the first event that would now have another id."""
+    """Yield a difference for the first event whose id would be another one today, if there is such an event."""
     seen: Counter[tuple[object, str]] = Counter()
     for one, event, cause in zip(recorded, decided, causes(state, command, tuple(decided)), strict=False):
         event_id = ids.event_id(cause, event.type, seen[cause, event.type])
@@ -291,7 +300,7 @@ def _ids_compared(
 
 
 def _edges(state: BuildState, at: datetime) -> list[datetime]:
-    """Return the moments shortly before the append at which the step of this state can change."""
+    """Return the times close to the append, at `at`, at which `next_step` can return another step for this state."""
     times: list[datetime | None] = [state.counters.retry_at, state.funds.refused_until, state.waits_until]
     times += [question.deadline for question in state.questions]
     times += [grant.expires_at - timedelta(seconds=5) for grant in state.funds.grants]
@@ -303,8 +312,9 @@ def _edges(state: BuildState, at: datetime) -> list[datetime]:
 
 
 def _with_output_limit(state: BuildState, recorded: Sequence[RecordedEvent], policy: Policy) -> Policy | None:
-    """Return the policy with the output limit that gives the recorded reservation, or None when there is none to
-    compare.
+    """Return the policy with the output limit for which the next call's worst case is the recorded amount of money.
+
+    Returns None when the recorded events neither reserve nor request money.
     """
     amounts = (
         one.data.reserve_microusd if isinstance(one.data, ModelCallStarted) else one.data.minimum_microusd

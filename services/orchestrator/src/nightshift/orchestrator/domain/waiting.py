@@ -1,4 +1,4 @@
-"""Decides when a build waits for a person and what an answer leads to, and folds the facts about it."""
+"""Decides when a build waits for a person, when it continues, and which events a person's answer leads to."""
 
 from datetime import datetime
 from typing import Literal
@@ -51,8 +51,10 @@ _ENDED = "Not answered: the build ended."
 
 
 def wait(state: BuildState) -> BuildWaiting:
-    """Return the event with which a running build begins to wait: for its oldest question, or else for another
-    answer.
+    """Return the event with which a build begins to wait for an answer from outside.
+
+    The event names the oldest open question. Without one, it names the oldest approval, or else the oldest call of a
+    customer's tool.
     """
     reason, question_id = _waits_on(state)
     times = [
@@ -80,7 +82,7 @@ def _waits_on(state: BuildState) -> tuple[WaitReason, str]:
 
 
 def escalate(state: BuildState, command: Escalate, escalation_id: UUID) -> Events:
-    """Return the escalation, and the wait for its answer."""
+    """Return the events that ask a person how to continue, and with which the build begins to wait for the answer."""
     raised = EscalationRaised(
         escalation_id=escalation_id,
         kind=command.kind,
@@ -94,7 +96,7 @@ def escalate(state: BuildState, command: Escalate, escalation_id: UUID) -> Event
 
 
 def answer(state: BuildState, command: AnswerQuestion) -> Events:
-    """Return the events of an answer to a question or escalation. Returns none when it is not open."""
+    """Return the events of an answer to a question or an escalation. Returns none when the question is not open."""
     question = open_question(state, command.question_id)
     if question is None:
         return ()
@@ -138,10 +140,10 @@ def _told(kind: str, option: str, text: str | None) -> str:
 
 
 def _more(state: BuildState, *, few: bool) -> BuildLimitsChanged:
-    """Return limits with room for `_TO_FINISH` more turns and calls when `few`, or else for as many as the build has
-    had.
+    """Return the event that raises the limits of the build.
 
-    The cost limit gets room only when the build has reached it.
+    If `few`, the build gets `_TO_FINISH` more turns and tool calls. Otherwise it gets as many as it has used so far,
+    but at least `_TO_FINISH`. The cost limit rises only when the build has stopped at it.
     """
     turns, calls = state.conversation.turn, state.tool_calls_made
     return BuildLimitsChanged(
@@ -154,9 +156,10 @@ def _more(state: BuildState, *, few: bool) -> BuildLimitsChanged:
 
 
 def message(state: BuildState, command: MessageAgent) -> Events:
-    """Return the events of a person's message. It replaces the answers and approvals that the person has not given yet.
+    """Return the events of a person's message. The message closes open questions and denies open approvals.
 
-    It ends neither a wait at a limit nor a pause. The agent reads it after the results of the customer's tools.
+    The message ends neither a wait at a limit nor a pause. While calls of customer's tools are open, the build keeps
+    waiting for their results.
     """
     events: Events = (AgentSteered(reason="person", message=command.message),)
     events += approvals.replaced_by_message(state)
@@ -188,7 +191,10 @@ def set_limits(state: BuildState, command: SetLimits) -> Events:
 
 
 def pause(state: BuildState, reason: str | None) -> Events:
-    """Return the events that pause the build. A sleeping build wakes for it, so that money does not wake it later."""
+    """Return the events that pause the build. Returns none when it is paused already.
+
+    A sleeping build is woken first, so that new money does not wake it during the pause.
+    """
     if state.waits_for == "paused":
         return ()
     woken = (BuildWoken(reason="person"),) if state.mode is RunMode.SLEEPING else ()
@@ -200,9 +206,10 @@ def paused(state: BuildState, detail: str | None = None) -> BuildWaiting:
 
 
 def resume(state: BuildState, reason: ResumeReason) -> Events:
-    """Return the end of the wait when everything is answered. Else return the wait for the rest, when that is new.
+    """Return the event that ends the build's wait when no answer is open any more. `reason` says what ended it.
 
-    Only `resume_paused` ends a pause.
+    While an answer is still open, return the event of the wait for it, unless the build already waits for it. Returns
+    none for a build that does not wait or is paused, because only `resume_paused` ends a pause.
     """
     if state.mode is not RunMode.WAITING or state.waits_for == "paused":
         return ()
@@ -214,19 +221,25 @@ def resume(state: BuildState, reason: ResumeReason) -> Events:
 
 
 def then_resume(state: BuildState, events: Events, reason: ResumeReason) -> Events:
-    """Return the events, and the end of the wait when they answer the last thing for which the build waits."""
+    """Return `events`, and what `resume` returns after them. Returns none when `events` is empty."""
     return (*events, *resume(evolve_all(state, events), reason)) if events else ()
 
 
 def resume_paused(state: BuildState, now: datetime) -> Events:
-    """Return the end of the pause, and the requests of the calls that were approved during it."""
+    """Return the event that ends a pause, and the requests of the tool calls that were approved during the pause.
+
+    Returns none when the build is not paused.
+    """
     if state.waits_for != "paused":
         return ()
     return (BuildResumed(reason="person"), *(approvals.run(call, now) for call in state.approved_calls))
 
 
 def rewind(state: BuildState, command: RewindBuild) -> Events:
-    """Return the events that set the build back to the end of a turn. They also close everything that is still open."""
+    """Return the events that set the build back to the end of a turn, and close its open questions and calls.
+
+    Returns none while the build is working.
+    """
     if not may_rewind(state):
         return ()
     base = command.base
@@ -254,5 +267,5 @@ def closed(state: BuildState) -> Events:
 
 
 def open_question(state: BuildState, question_id: str) -> OpenQuestion | None:
-    """Return the open question or escalation with this id, or None."""
+    """Return the open question or escalation with this id, or None when there is none."""
     return next((one for one in state.questions if one.question_id == question_id), None)

@@ -1,4 +1,4 @@
-"""Folds the events of the sandbox: the sandbox itself, its preview, and messages about them for the agent."""
+"""Folds the events of the sandbox: the sandbox itself, its preview, and messages to the agent about both."""
 
 from collections.abc import Sequence
 from typing import assert_never
@@ -70,7 +70,10 @@ def _fresh(state: BuildState, sandbox_id: str | None = None) -> Workspace:
 
 
 def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
-    """Add the result of an open tool call, and what it means for the preview and for repetition."""
+    """Fold the result of a tool call, and update the preview and the counts of repeated calls with it.
+
+    A second result of the same call changes nothing.
+    """
     if data.call_id == state.workspace.preparing:
         return replace(state, workspace=_prepared(state.workspace, data))
     call = next((call for call in state.tool_calls if call.call_id == data.call_id), None)
@@ -106,7 +109,7 @@ def _preview_opened(workspace: Workspace, data: PreviewOpened) -> Workspace:
 def port_opened(workspace: Workspace, target: PreviewTarget, result: ToolCallCompleted) -> Workspace:
     """Return the workspace after the agent's `open_port` call.
 
-    When the URL path of this call did not answer, an earlier path that answered is kept.
+    When the URL path of this call did not answer, an earlier path is kept.
     """
     if workspace.preview_port != target.port or (result.is_error and workspace.preview_path is not None):
         return workspace
@@ -121,7 +124,10 @@ def preview_address(workspace: Workspace) -> str:
 
 
 def news_delivered(workspace: Workspace, reason: str) -> Workspace:
-    """Remove the messages about the sandbox and its instructions that the agent has received."""
+    """Fold a message that was sent to the agent: remove the news that it has delivered.
+
+    `reason` says whether the message was about the instructions, about the sandbox, or about something else.
+    """
     if reason == "instructions":
         return replace(workspace, instructions_new=False)
     return replace(workspace, news=()) if reason == "sandbox_restored" else workspace
@@ -146,7 +152,7 @@ def _restored(data: SandboxRestored) -> str:
 
 
 def snapshot_event(state: BuildState, data: SnapshotEvent) -> BuildState:
-    """Tell the agent once about each path that snapshots do not contain. The loop never waits for a snapshot."""
+    """Fold an event about a snapshot. The agent is told once about each path that snapshots do not contain."""
     if not isinstance(data, SnapshotSaved):
         return state
     if not data.files and data.at_version >= state.wrote_at and _began_empty(state):
@@ -173,7 +179,7 @@ def _began_empty(state: BuildState) -> bool:
 
 
 def _listed(paths: Sequence[str | PathProblem], count: int | None = None) -> str:
-    """Return the first paths, with their reasons if they have some, and the number of the other paths."""
+    """Return a text with the first paths, their reasons if they have some, and the number of the other paths."""
     texts = [one if isinstance(one, str) else f"{one.path} ({one.reason})" for one in paths[:_NAMED]]
     more = max(count or 0, len(paths)) - len(texts)
     return ", ".join(texts) + (f" and {more} more" if more else "")

@@ -20,7 +20,10 @@ _LONGEST = 400
 
 
 def may_write(tool: str, given: dict[str, Any] | BlobRef) -> bool:
-    """Return whether the call of this tool can write files. A command that cannot be read can."""
+    """Return whether a tool call with the input `given` can write files.
+
+    A command that is too long or unclear to be analyzed counts as writing.
+    """
     if tool != Bash.tool:
         return tool in _WRITING
     if isinstance(given, BlobRef):

@@ -59,7 +59,7 @@ _log = structlog.get_logger(__name__)
 
 
 class BuildRequests:
-    """Handles the requests about builds. Each request first appends to the log, and only once."""
+    """Handles the requests about builds. A request that arrives again appends nothing."""
 
     def __init__(
         self,
@@ -119,7 +119,10 @@ class BuildRequests:
             )
 
     async def _fork_base(self, request: BuildRequested, now: datetime) -> ForkBase | None:
-        """Return what a fork starts from, or None for a request that is no fork. Raises NotFound and BadMessage."""
+        """Return the build that a fork continues, or None for a request that is no fork.
+
+        Raises NotFound when that build does not exist, and BadMessage when the request cannot continue it.
+        """
         if request.base_build_id is None or request.at is None:
             return None
         base = await self._repository.fork_base(request.base_build_id, request.at.turn)
@@ -129,7 +132,10 @@ class BuildRequests:
         return base
 
     async def cancel(self, event: RecordedEvent, request: BuildCancelRequested) -> None:
-        """End the build, whichever replica runs it. Changes nothing when it has ended. Raises NotFound."""
+        """End the build as cancelled, whichever replica runs it. Changes nothing when the build has ended.
+
+        Raises NotFound when the build does not exist.
+        """
         command = CancelBuild(request.reason or "cancelled by request", cause=event.event_id)
         await self._scheduler.cancel(request.build_id, command)
         state = await self._load(request.build_id)
@@ -154,7 +160,7 @@ class BuildRequests:
             await self._commit(request.build_id, state, command)
 
     async def answer(self, event: RecordedEvent, request: BuildAnswerGiven) -> None:
-        """Answer a question or an escalation. Changes nothing when it is not open, because the first answer counts.
+        """Answer a question or an escalation. Changes nothing when the question is not open: the first answer counts.
 
         Raises NotFound when the build does not exist, and BadMessage for an empty answer or an unknown option.
         """
@@ -210,20 +216,26 @@ class BuildRequests:
             raise AlreadyAnswered(f"the call {request.call_id} has another result, and the first one stands")
 
     async def pause(self, event: RecordedEvent, request: BuildPauseRequested) -> None:
-        """Pause the build, whichever replica runs it. That run stops its model call. Raises NotFound."""
+        """Pause the build, whichever replica runs it. That replica stops the build's model call.
+
+        Raises NotFound when the build does not exist.
+        """
         state = await self._load(request.build_id)
         await self._commit(request.build_id, state, PauseBuild(request.reason, cause=event.event_id))
 
     async def resume(self, event: RecordedEvent, request: BuildResumeRequested) -> None:
-        """Resume a paused build. Changes nothing when the build is not paused. Raises NotFound."""
+        """Resume a paused build. Changes nothing when the build is not paused.
+
+        Raises NotFound when the build does not exist.
+        """
         state = await self._load(request.build_id)
         await self._commit(request.build_id, state, ResumeBuild(cause=event.event_id))
 
     async def rewind(self, event: RecordedEvent, request: BuildRewindRequested) -> None:
         """Set a stopped build back to the end of a turn.
 
-        Raises NotFound; BadMessage when the turn has not ended or has no snapshot; and Refused while the build is
-        working.
+        Raises NotFound when the build does not exist, and Refused while the build is working. Raises BadMessage when
+        the turn has not ended or has no snapshot.
         """
         state = await self._load(request.build_id)
         base = await self._repository.fork_base(request.build_id, request.at.turn)
@@ -238,7 +250,7 @@ class BuildRequests:
     async def set_limits(self, event: RecordedEvent, request: BuildLimitsSet) -> None:
         """Set limits of the build. A build that waits at a limit continues when there is room again.
 
-        Raises NotFound.
+        Raises NotFound when the build does not exist.
         """
         command = SetLimits(
             request.turn_limit,
@@ -255,7 +267,7 @@ class BuildRequests:
         return state
 
     async def _commit(self, build_id: str, state: BuildState, command: RequestCommand) -> bool:
-        """Append once what the request leads to, and run the build here or wake its run.
+        """Append the events that the request leads to, once, and then let the build run.
 
         Returns False when the request leads to nothing. Raises EventIdReused when another request had the same id.
         """

@@ -1,6 +1,6 @@
 """Decides which builds this replica runs. Their number is limited, and each has a lease.
 
-It also takes over builds that no live replica runs.
+The replica also takes over builds that no live replica runs.
 """
 
 import asyncio
@@ -119,7 +119,10 @@ class BuildScheduler:
         return Work(self.active, 0 if self._drained else max(self._settings.capacity - self.active, 0))
 
     def drain(self, drained: bool) -> None:
-        """While `drained`, start no build. A running build is released when its model call in flight has ended."""
+        """If `drained`, start no more builds, and release each running build when its model call in flight has ended.
+
+        Otherwise start builds again.
+        """
         self._drained = drained
         if drained:
             for active in self._active.values():
@@ -139,7 +142,7 @@ class BuildScheduler:
         return len(chosen)
 
     def look(self) -> None:
-        """Look soon for builds to run, because one was accepted."""
+        """Let the scheduler search for builds to run soon, because a build was accepted."""
         self._look.set()
 
     def notify(self, build_id: str, version: int) -> None:
@@ -297,7 +300,10 @@ class BuildScheduler:
             await self.start(build_id)
 
     async def _waiting_for_provider(self, room: int) -> Sequence[str]:
-        """Return builds that wait for the provider: enough of them to find those that may continue now."""
+        """Return the ids of builds that wait for the provider.
+
+        They are at most as many as this replica has room for, plus as many as it knows to be blocked.
+        """
         limit = max(room, 1) + self._provider.blocked
         waiting = await self._unowned.waiting_for_provider(limit=limit)
         if len(waiting) < limit:

@@ -19,8 +19,9 @@ _TOLERANCE, _SLACK = 1.1, 1
 
 
 def excess(own_id: str, replicas: Sequence[Replica]) -> int:
-    """Return how many builds the replica `own_id` should release: at most as many as the other replicas have room
-    for.
+    """Return how many builds the replica `own_id` should release, because it runs more than its share.
+
+    Returns 0 when it does not run more than its share, and never more than the other replicas have room for.
     """
     own = sum(one.work.held for one in replicas if one.replica_id == own_id)
     room = sum(one.work.room for one in replicas if one.replica_id != own_id)

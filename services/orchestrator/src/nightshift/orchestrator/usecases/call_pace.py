@@ -37,14 +37,17 @@ class CallPace:
     _slowed_at: datetime | None = None
 
     def turn(self, now: datetime) -> datetime:
-        """Return `now` when a call may start. The caller must then start it. Else return when to ask again."""
+        """Return `now` if a call may start now, and the caller must start it. Else return the time to ask again."""
         at = max(now, self.paused_until or now, self._next or now)
         if at <= now:
             self._next = now + timedelta(seconds=self.interval_s)
         return at
 
     def refused(self, started_at: datetime, now: datetime, *, retry_after_s: float | None) -> None:
-        """Pause all calls for as long as the provider asked, and double the interval between later calls."""
+        """Pause all calls for as long as the provider asked, and double the interval between later calls.
+
+        The interval is not doubled for a call that started before it was last doubled.
+        """
         pause = self.settings.default_pause_s if retry_after_s is None else max(retry_after_s, 0.0)
         self.pause_until(now + timedelta(seconds=min(pause, self.settings.longest_pause_s)), now)
         if self._slowed_at is not None and started_at <= self._slowed_at:
@@ -54,7 +57,7 @@ class CallPace:
         self.interval_s = min(doubled, self.settings.longest_interval_s)
 
     def answered(self) -> None:
-        """Make the interval between calls shorter."""
+        """Make the interval between calls shorter by a fifth, because a call was answered."""
         self.interval_s *= 0.8
         if self.interval_s < self.settings.shortest_interval_s:
             self.interval_s = 0.0
@@ -69,6 +72,6 @@ class CallPace:
         self._next = at
 
     def pause_until(self, until: datetime, now: datetime) -> None:
-        """Start no call before `until`, or before the longest pause has passed."""
+        """Start no call before `until`. The pause is never longer than `longest_pause_s`."""
         until = min(until, now + timedelta(seconds=self.settings.longest_pause_s))
         self.paused_until = max(self.paused_until or until, until)

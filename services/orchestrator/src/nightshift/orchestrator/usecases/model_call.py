@@ -52,7 +52,10 @@ class ModelCall:
         return Unavailable(f"the model provider has not begun to answer within {_SILENCE_S:.0f} s")
 
     async def stop(self) -> Usage | None:
-        """Stop the call. Returns the usage that the provider has stated, or None when it has stated none."""
+        """Stop the call. Returns the usage that the provider has stated, or None when it has stated none.
+
+        Returns an empty usage when the request has not left the process.
+        """
         self.task.cancel()
         await asyncio.wait({self.task})
         return self.meter.usage if self.meter.under_way else Usage()
@@ -81,10 +84,10 @@ async def count_tokens(model: Model, body: bytes, *, build_id: str) -> int | Non
 
 
 def replacements(outcome: Answer | CallFailed, error: Exception) -> Iterator[Command]:
-    """Yield what to append instead of an outcome whose append raised `error`. Take the next one when that raises, too.
+    """Yield the commands to append in place of `outcome`, whose append raised `error`.
 
-    An answer that fits into no event becomes a failed attempt, which is made again. After any other error the build
-    stops.
+    Each one is for the case that the append of the one before raises, too. An answer that fits into no event becomes
+    a failed attempt, which is made again. After any other error the build stops.
     """
     detail = f"an answer that cannot be taken in: {one_line(error)}"
     if isinstance(outcome, Answer) and isinstance(error, ValidationError):

@@ -32,7 +32,8 @@ _DETAIL = 500
 class ProviderAccess:
     """The access of one replica to the provider.
 
-    `refusals` is what it last read about its key, empty while the key is good.
+    `refusals` contains the refusals of the key that this replica has last read. It is empty while the provider accepts
+    the key.
     """
 
     def __init__(
@@ -56,11 +57,14 @@ class ProviderAccess:
         self._adopt(await self._key.pace(), self._now())
 
     def refused_for(self, model: str) -> RefusedKey | None:
-        """Return why the provider refuses calls of this model, or None while it accepts them."""
+        """Return the refusal of the key that applies to calls of this model, or None while such calls are accepted."""
         return next((one for one in self.refusals if one.model in (None, model)), None)
 
     async def take_probe(self, refused: RefusedKey) -> bool:
-        """Return whether this replica may let one build try again now. The caller must then call `probe`."""
+        """Return whether this replica may now let one build try the refused key again.
+
+        After True, the caller must call `probe`. After False, another build tries, or the time has not come.
+        """
         return refused.model not in self._probes and await self._key.take_probe(refused.model)
 
     def probe(self, refused: RefusedKey, build_id: str) -> None:
@@ -70,7 +74,7 @@ class ProviderAccess:
     async def run_ended(self, build_id: str) -> None:
         """Note that the build no longer runs here.
 
-        When it should have tried the key and did not, another build may try at once.
+        When the build was chosen to try the refused key and has not done so, another build may try at once.
         """
         for model in [model for model, probe in self._probes.items() if probe == build_id]:
             del self._probes[model]
@@ -91,28 +95,34 @@ class ProviderAccess:
         return bool(self.refusals) and build_id in self._probes.values()
 
     def startable(self, waiting: Iterable[str]) -> Sequence[str]:
-        """Return those of the waiting builds that may continue, or whose model is not known here."""
+        """Return the waiting builds whose next model the provider accepts or this replica does not know.
+
+        Returns none while the key is refused for all models.
+        """
         if any(one.model is None for one in self.refusals):
             return ()
         refused = {one.model for one in self.refusals}
         return [build_id for build_id in waiting if self._models.get(build_id) not in refused]
 
     def probes_of(self, refused: RefusedKey, waiting: Iterable[str]) -> str | None:
-        """Return the first of these builds that could try the refused key again, or None."""
+        """Return the first waiting build whose next model is refused by `refused`, so that the build can try the key.
+
+        Returns None when there is no such build.
+        """
         fitting = (one for one in waiting if refused.model in (None, self._models.get(one)))
         return next(fitting, None)
 
     def forget_all_but(self, waiting: Collection[str]) -> None:
-        """Forget which models are called by builds that do not wait any more."""
+        """Forget the next models of all builds except the builds in `waiting`."""
         self._models = {build_id: model for build_id, model in self._models.items() if build_id in waiting}
 
     @property
     def blocked(self) -> int:
-        """The number of builds that wait for a model, as far as this replica knows."""
+        """The number of builds that wait because the provider refuses their next model, as far as is known here."""
         return len(self._models)
 
     async def turn(self, now: datetime) -> datetime:
-        """Return `now` when a call may start. The caller must then start it. Else return when to ask again.
+        """Return `now` if a call may start now, and the caller must start it. Else return the time to ask again.
 
         While calls are spaced, the replicas take turns. When the shared pace cannot be read, only the pace of this
         replica counts.
@@ -132,9 +142,10 @@ class ProviderAccess:
         return at
 
     def ended_by(self, build_id: str, model: str, started_at: datetime) -> Sequence[RefusedKey]:
-        """Return the refusals that are over because the provider begins to answer this build's call of the model.
+        """Return the refusals of the key that end because the provider begins to answer this build's call of `model`.
 
-        A call that started before the key was refused proves nothing.
+        These are the refusals for this model and for all models. A call that started before a refusal does not end it,
+        unless the build was chosen to try the key again.
         """
         return [
             one
@@ -144,7 +155,10 @@ class ProviderAccess:
         ]
 
     async def note_over(self, over: Sequence[RefusedKey]) -> None:
-        """Let the builds continue that waited for the end of these refusals."""
+        """Record that the refusals `over` have ended, so that the builds that waited for the provider continue.
+
+        When the end of a refusal cannot be recorded, the refusal stays.
+        """
         for one in over:
             self._probes.pop(one.model, None)
             try:
@@ -167,9 +181,9 @@ class ProviderAccess:
         started_at: datetime,
         now: datetime,
     ) -> Answer | CallFailed:
-        """Learn from the end of a call.
+        """Adapt the pace of calls and the refusals of the key to the outcome of a model call.
 
-        Returns the outcome, with the key's id in the reason when the key was refused.
+        Returns `outcome`. When the provider refused the key, the outcome's `detail` also names the key.
         """
         if meter.exhausted_until is not None:
             self._pace.pause_until(meter.exhausted_until, now)

@@ -29,7 +29,7 @@ __all__ = [
 
 
 def fold(state: BuildState, event: RecordedEvent) -> BuildState:
-    """Return the state after the next event. Raises Fault, which names the version, for an event that cannot follow."""
+    """Return the state after `event`. Raises Fault, which names the version, when the event cannot follow `state`."""
     try:
         return evolve(state, event)
     except NightshiftError as error:
@@ -39,7 +39,7 @@ def fold(state: BuildState, event: RecordedEvent) -> BuildState:
 
 
 def states(events: Iterable[RecordedEvent]) -> Iterator[BuildState]:
-    """Yield the state after each event of a stream. Raises what `fold` raises."""
+    """Yield the state after each event of a build's stream. Raises Fault for an event that cannot be folded."""
     state = INITIAL
     for event in events:
         state = fold(state, event)
@@ -47,7 +47,7 @@ def states(events: Iterable[RecordedEvent]) -> Iterator[BuildState]:
 
 
 def state_after(events: Iterable[RecordedEvent]) -> BuildState:
-    """Return the state after the last event. Raises what `fold` raises."""
+    """Return the state after the last event of a build's stream. Raises Fault for an event that cannot be folded."""
     state = INITIAL
     for event in events:
         state = fold(state, event)
@@ -68,7 +68,7 @@ def verify(
     kinds: frozenset[Kind] = frozenset({"decision"}),
     policy: Policy | None = None,
 ) -> Verification:
-    """Make every decision of a build again, and return the first difference of one of these kinds.
+    """Make every decision of a build again, and return the first difference whose kind is in `kinds`.
 
     `events` are the whole stream. Raises Fault, which names the version, for a log that cannot be folded.
     """

@@ -1,11 +1,11 @@
 """Runs one build: asks `next_step`, does the step, and waits for facts of other services."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 import structlog
 
@@ -73,6 +73,7 @@ from nightshift.orchestrator.usecases.provider_reports import blocked, recovered
 _log = structlog.get_logger(__name__)
 
 Clock = Callable[[], datetime]
+T = TypeVar("T")
 
 _LAST_APPEND_S = 2.0  # for the append of a run that is being stopped
 #: Seconds between two attempts at an append, and the number of attempts after which `build.stalled` is appended.
@@ -85,7 +86,7 @@ _POLL = Backoff(1.0, 15.0)
 
 @dataclass(frozen=True, slots=True)
 class RunnerDependencies:
-    """What all runners of this process work with."""
+    """The objects that all runners of this process share."""
 
     repository: BuildRepository
     model: Model
@@ -118,12 +119,12 @@ class Runner:
         self._quiet_polls = 0
 
     def notify(self, version: int) -> None:
-        """Read the log soon, because it has an event at `version`."""
+        """Let the run read the log soon, unless it has already read the event at `version`."""
         if version > self._state.version:
             self._notified.set()
 
     def cancel(self, command: CancelBuild) -> None:
-        """Append the cancel as soon as possible. The run then ends."""
+        """Let the run append this cancellation as soon as possible, and then end."""
         self._cancel = command
         self._notified.set()
 
@@ -135,7 +136,7 @@ class Runner:
     async def run(self) -> None:
         """Run the build until it has ended, sleeps or waits, or until the run is drained.
 
-        Raises what the repository and the pure core raise.
+        Errors of the repository and of the decisions end the run.
         """
         try:
             self._state = await self._repository.load(self.build_id)
@@ -217,24 +218,26 @@ class Runner:
                 assert_never(step)
 
     async def _commit(self, command: Command) -> bool:
-        """Decide and append. When another writer was first, load the new state and return False: decide again."""
+        """Append what `command` leads to. When another writer appended first, reload the state and return False."""
         before = self._state.version
         try:
-            self._state = await self._commit_when_available(command)
+            self._state = await self._when_available(
+                lambda: self._repository.commit(self.build_id, self._state, command, self._now())
+            )
         except (VersionConflict, EventIdReused, StreamClosed):
-            await self._catch_up()
+            await self._when_available(self._catch_up)
             if self._state.version == before:
                 raise  # there was no other writer, so the log would refuse this for ever
             return False
         self._quiet_polls = 0
         return True
 
-    async def _commit_when_available(self, command: Command) -> BuildState:
-        """Append, and retry while a server is unavailable, because a paid answer must not be lost."""
+    async def _when_available(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Return the result of `work`. Retries it while a server is unavailable: a paid answer must not be lost."""
         tries = 0
         while True:
             try:
-                return await self._repository.commit(self.build_id, self._state, command, self._now())
+                return await work()
             except Transient as error:
                 tries += 1
                 _log.warning("build.append_failed", build_id=self.build_id, tries=tries, error=str(error))
@@ -360,7 +363,7 @@ class Runner:
         await self._provider.note_over(reported)
 
     async def _report_provider(self, command: ReportProvider) -> bool:
-        """Append the event of this incident, once for all builds. Returns False when the event is not in the log."""
+        """Append this report about the provider, once for all builds. Returns False when the log does not have it."""
         try:
             await self._repository.commit_at_any_version(self.build_id, command, self._now())
         except EventIdReused:
@@ -375,23 +378,22 @@ class Runner:
         return model_of(self._state.request, side_calls.next_role(self._state, self._policy))
 
     async def _append_outcome(self, outcome: Answer | CallFailed) -> bool:
-        """Append the end of a call, whatever error occurs, because an open call would be made and paid for again."""
+        """Append the outcome of a call, or a replacement after an error: an open call would be made and paid again."""
         command: Command = outcome
         instead: Iterator[Command] | None = None
         while True:
             try:
                 return await self._commit(command)
             except Exception as error:
-                _log.exception(
-                    "build.decision_failed", build_id=self.build_id, command=type(command).__name__
-                )
+                name = type(command).__name__
+                _log.exception("build.decision_failed", build_id=self.build_id, command=name)
                 instead = instead or replacements(outcome, error)
                 if (following := next(instead, None)) is None:
                     raise
                 command = following
 
     async def _stop_call(self) -> Usage | None:
-        """Stop the call of this process, if there is one. Returns what the last stopped call has cost."""
+        """Stop this process's model call, if there is one. Returns the usage of the last stopped call, if known."""
         call, self._call = self._call, None
         if call is not None:
             self._stopped_usage = await call.stop()

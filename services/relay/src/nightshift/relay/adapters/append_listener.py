@@ -60,12 +60,12 @@ class ReceivedNotifications:
         self._event = asyncio.Event()
 
     def on_ready(self) -> None:
-        """Note that notifications arrive from now on. Ends the wait, because earlier appends were not notified."""
+        """Note that notifications arrive from now on. Ends a running `wait`: earlier appends were not notified."""
         self.listening = True
         self._event.set()
 
     def on_payload(self, payload: str) -> None:
-        """Note the shard to which a writer appended. The payload is its number."""
+        """Note the shard to which a writer appended. `payload` is its number. Other groups' shards are ignored."""
         shard = self._shards.get(payload)
         if shard is not None:
             self._notified.add(shard)

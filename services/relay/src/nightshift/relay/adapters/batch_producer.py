@@ -32,9 +32,9 @@ _FRAME = 1024
 
 @lru_cache(maxsize=16_384)
 def _hash(key: bytes) -> int:
-    """Return Kafka's hash of a key.
+    """Return the hash from which Kafka clients choose the partition of a key.
 
-    Cached, because Python computes it slowly and the same builds occur again and again.
+    The hash is cached, because Python computes it slowly and the same builds occur again and again.
     """
     return int(murmur2(key)) & 0x7FFFFFFF
 
@@ -61,7 +61,10 @@ class BatchProducer:
         )
 
     async def start(self, topics: Sequence[str]) -> None:
-        """Connect once to the leaders of all partitions of these topics. Raises Unavailable."""
+        """Connect once to the leaders of all partitions of these topics.
+
+        Raises Unavailable when a broker does not answer or a partition has no leader.
+        """
         try:
             async with asyncio.timeout(self._timeout):
                 await self._producer.start()

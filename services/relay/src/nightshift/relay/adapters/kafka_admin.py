@@ -27,12 +27,12 @@ class KafkaAdmin:
         self._address = address
 
     async def names(self) -> frozenset[str]:
-        """Return the names of all topics. Asks for all, because some brokers create a topic that a client names."""
+        """Return the names of all topics. No topic is asked for by name, because some brokers would then create it."""
         with _translated(self._address):
             return frozenset(await self._client.list_topics())
 
     async def describe(self, names: Sequence[str]) -> dict[str, TopicPlan]:
-        """Return the number of partitions, the replication and the settings of those topics that exist."""
+        """Return the partitions, the replication and the settings of each of these topics that exists, by its name."""
         there = sorted(set(names) & await self.names())
         if not there:
             return {}
@@ -60,7 +60,8 @@ class KafkaAdmin:
     async def create(self, plan: Sequence[TopicPlan]) -> frozenset[str]:
         """Create these topics and return the names of those that did not exist before.
 
-        Raises Refused and Unavailable.
+        Raises Refused when the broker refuses a topic, and Unavailable when it does not answer or cannot create one
+        now.
         """
         new = [
             NewTopic(

@@ -34,7 +34,10 @@ class KafkaSession:
     async def offset_ranges(
         self, partitions: Sequence[TopicPartition]
     ) -> Mapping[TopicPartition, OffsetRange]:
-        """Return the first and the end offset of each of these partitions that exists. Raises Unavailable."""
+        """Return the first and the end offset of each of these partitions that exists.
+
+        Raises Unavailable when the broker does not answer in time.
+        """
         existing = set(self._producer.partitions())
         asked = [KafkaTopicPartition(*one) for one in partitions if one in existing]
         if not asked:
@@ -68,7 +71,10 @@ class KafkaSession:
             self._reader.unsubscribe()
 
     async def _next(self, left: dict[KafkaTopicPartition, int]) -> list[BrokerRecord]:
-        """Read once. Removes a partition from `left` when the reader has reached its end offset there."""
+        """Return the next records, at least one while partitions are left.
+
+        Removes a partition from `left` when the reader has reached the end offset that `left` has for it.
+        """
         found: list[BrokerRecord] = []
         try:
             async with asyncio.timeout(self._timeout):
@@ -102,9 +108,9 @@ class KafkaConnector:
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[KafkaSession]:
-        """Open a session for the length of the block. It closes within seconds even when the broker does not answer.
+        """Open a session, and close it when the `with` block ends: within seconds, even if the broker does not answer.
 
-        Raises Unavailable.
+        Raises Unavailable when the broker does not answer.
         """
         producer = BatchProducer(self._settings, ack_timeout_s=self._timeout)
         reader = CheckedConsumer(

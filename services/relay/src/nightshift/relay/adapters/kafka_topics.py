@@ -38,7 +38,8 @@ async def apply(
 ) -> tuple[TopicReport, ...]:
     """Create missing topics, and report how the existing ones differ from the plan. Existing topics are never changed.
 
-    Without `plan`, the default plan with this installation's topic prefix is used. Raises Unavailable and Refused.
+    Without `plan`, the default plan with this installation's topic prefix is used. If `dry_run`, nothing is created.
+    Raises Unavailable when the broker does not answer, and Refused when it refuses a topic.
     """
     wanted = adjusted(plan or default_plan(settings.topics), partitions=partitions, replication=replication)
     async with kafka_admin(settings) as admin:
@@ -59,7 +60,7 @@ async def _compared(admin: KafkaAdmin, wanted: Sequence[TopicPlan]) -> tuple[Top
 
 
 async def _visible(admin: KafkaAdmin, wanted: Sequence[TopicPlan]) -> tuple[TopicReport, ...]:
-    """Wait until the broker lists every topic, then report.
+    """Wait until the broker lists every topic, and return the reports. Raises Unavailable when that takes too long.
 
     A new topic is known to the controller first, and to the other brokers later.
     """
@@ -91,7 +92,10 @@ async def ensure(
 
 
 def load_plan(file: Path, topics: Topics) -> tuple[TopicPlan, ...]:
-    """Load a plan such as `deploy/topics.yaml`, with this installation's topic prefix. Raises ConfigurationError."""
+    """Load a plan such as `deploy/topics.yaml`, with this installation's topic prefix.
+
+    Raises ConfigurationError when the file cannot be read, or does not name exactly the topics of the contracts.
+    """
     try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
         plan = tuple(_topic(entry, topics) for entry in document["topics"])

@@ -51,9 +51,10 @@ _Statement: TypeAlias = asyncpg.prepared_stmt.PreparedStatement
 
 
 class PostgresLeaderSession:
-    """The LeaderSession port on one connection, which executes one statement at a time.
+    """The LeaderSession port on one database connection, which executes one statement at a time.
 
-    `notify` is a prepared statement on another connection. It notifies consumers of new records.
+    `notify` is a prepared statement on another connection that notifies consumers of new records. None: nobody is
+    notified.
     """
 
     def __init__(
@@ -140,8 +141,8 @@ class PostgresLeaderSession:
 class PostgresLeaderSessions:
     """Opens the sessions of leaders. A leader that hangs loses its locks after `leader_timeout_s` seconds.
 
-    With `notify`, a leader notifies consumers after each acknowledgement. The embedded broker needs it, because it does
-    not answer a waiting fetch when records arrive.
+    If `notify`, a leader notifies consumers after each acknowledgement. The embedded broker needs that, because it
+    does not answer a waiting fetch when records arrive.
     """
 
     def __init__(self, dsn: str, *, name: str, leader_timeout_s: float, notify: bool = False) -> None:
@@ -153,9 +154,10 @@ class PostgresLeaderSessions:
 
     @contextlib.asynccontextmanager
     async def open(self, shards: Sequence[int]) -> AsyncIterator[PostgresLeaderSession]:
-        """Open a session for these shards. It does not lead yet.
+        """Open a session for these shards. It does not lead until `lead` returns True.
 
-        Raises Unavailable, and ConfigurationError when the connection goes through a transaction pooler.
+        Raises Unavailable when the database does not answer. Raises ConfigurationError when the connection goes through
+        a transaction pooler.
         """
         async with contextlib.AsyncExitStack() as stack:
             connection = await stack.enter_async_context(self._connected())

@@ -8,8 +8,8 @@ from nightshift.eventlog.errors import ConfigurationError
 async def refuse_pooler(first: asyncpg.Connection, second: asyncpg.Connection) -> None:
     """Raise ConfigurationError when these connections go through a pooler that pools by transaction.
 
-    Such a pooler may serve both connections by one server process. Or it moves `first` to another process while
-    `second` is in a transaction.
+    Such a pooler can be seen in two cases. It serves both connections by one server process, or it moves `first` to
+    another server process while `second` is in a transaction.
     """
     before = await _server_process(first)
     async with second.transaction():

@@ -20,7 +20,10 @@ class OffsetRange:
 
 
 def can_be_read(last: LastPublished, ranges: Mapping[TopicPartition, OffsetRange]) -> bool:
-    """Return whether the broker has a record at this offset: below the end, and not deleted by retention."""
+    """Return whether the broker has a record at the offset of `last`.
+
+    Returns False when the offset is not below the partition's end, or when retention has deleted the record.
+    """
     offsets = ranges.get(last.partition)
     return offsets is not None and offsets.start <= last.offset < offsets.end
 

@@ -1,7 +1,7 @@
 """Decides whether Kafka and the log contradict each other. Every fact in Kafka must be in the log, at the same version.
 
-A database that lost its last commits gives their versions to other facts, while Kafka still has the lost ones. Only a
-person can decide which of the two is right.
+A database that has lost its last commits gives their versions to new facts, while Kafka still has the lost facts. Only
+a person can decide whether Kafka or the log is right.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,7 +32,7 @@ def diverged(facts: Iterable[BrokerFact], log: Mapping[UUID, tuple[str, int]]) -
 
 
 def token(facts: Iterable[BrokerFact]) -> str:
-    """Return a token for exactly this set of facts. A person accepts the divergence with it, but no later one."""
+    """Return the token by which a person accepts that exactly these facts diverge. Other facts have another token."""
     ids = sorted(f"{fact.event_id}/{fact.version}" for fact in facts)
     return sha256("\n".join(ids).encode()).hexdigest()[:16]
 

@@ -59,7 +59,7 @@ class AcknowledgedOffsets(dict[TopicPartition, tuple[int, int]]):
 
 
 def group_by_partition(records: Iterable[Record]) -> Batch | None:
-    """Return these records as a batch, or None when there are none. The records of a shard come in log order."""
+    """Return these records as a batch, or None when there are none. Records of one shard must be in log order."""
     grouped: dict[TopicPartition, list[Record]] = {}
     cursors: dict[int, int] = {}
     count = 0

@@ -11,7 +11,7 @@ _DAY_MS = 24 * 60 * 60 * 1000
 
 @dataclass(frozen=True, slots=True)
 class TopicPlan:
-    """How a topic should be. `config` maps the broker's setting names to values."""
+    """How a topic should be, or how it is at the broker. `config` maps the broker's setting names to values."""
 
     name: str
     partitions: int

@@ -37,7 +37,7 @@ class BrokerCheck:
         self._accepted = accept_divergence
 
     async def run(self, session: LeaderSession, broker: Broker) -> tuple[Cursors, AcknowledgedOffsets]:
-        """Compare, publish lost events again, and return where to continue publishing.
+        """Compare Kafka with the log, publish again what Kafka lost, and return where to continue publishing.
 
         Raises Diverged when Kafka has facts that the log does not have, because a person must decide then.
         """
@@ -57,7 +57,10 @@ class BrokerCheck:
     async def _compare(
         self, session: LeaderSession, broker: Broker, published: Sequence[LastPublished], newest_loss: int
     ) -> str | None:
-        """Return why Kafka must have lost data, or None when it did not. Raises Diverged."""
+        """Return why Kafka must have lost data, or None when it did not.
+
+        Raises Diverged when Kafka has facts that the log does not have.
+        """
         last = {one.partition: one for one in published}
         held = await broker.offset_ranges(list({*broker.partitions(), *last}))
         found: dict[TopicPartition, str | None] = {}
@@ -93,7 +96,7 @@ class BrokerCheck:
         ends: dict[TopicPartition, BrokerFact],
         newest_loss: int,
     ) -> None:
-        """Accept the divergence when a person accepted exactly this one, and raise Diverged otherwise."""
+        """Accept the divergence `unknown` if a person has accepted exactly this one. Otherwise raise Diverged."""
         if self._accepted != token(unknown):
             message, hint = explanation(unknown)
             raise Diverged(message, hint=hint)
@@ -107,7 +110,7 @@ class BrokerCheck:
     async def _publish_again(
         self, session: LeaderSession, broker: Broker, cursors: Cursors, acknowledged: AcknowledgedOffsets
     ) -> None:
-        """Publish the unfinished streams of the shards that are behind again, up to their cursors."""
+        """Publish the events of unfinished streams again, for the shards in `cursors.behind`, up to their positions."""
         _log.warning("republish.started", group=self._group, shards=len(cursors.behind))
         after, count = ("", 0), 0
         while True:
@@ -139,7 +142,10 @@ async def note_loss(session: LeaderSession, reason: str, *, seen: int, group: st
 def note_acks(
     acks: Sequence[Ack], acknowledged: AcknowledgedOffsets
 ) -> tuple[list[LastPublished], str | None]:
-    """Return what to store about these acknowledgements, and a reason when they prove that the broker lost data."""
+    """Return the records to store as last published, and why the broker must have lost data, or None.
+
+    The broker has lost data when it gave out an offset a second time.
+    """
     published, lost = [], None
     for ack in acks:
         if ack.last < 0:
@@ -156,8 +162,8 @@ def _to_read(
 ) -> dict[TopicPartition, tuple[int, int]]:
     """Return the offsets to read in each partition.
 
-    That is all from the last acknowledged record on. When retention deleted that record, it is the whole partition.
-    When nothing is known about the partition, it is only its last record.
+    These are the offsets from the last acknowledged record on. When retention deleted that record, the whole partition
+    is read. When nothing is known about a partition, only its last record is read.
     """
     ranges = {}
     for partition, offsets in held.items():

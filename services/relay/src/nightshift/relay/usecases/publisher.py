@@ -57,7 +57,8 @@ class Publisher:
     ) -> None:
         """Publish until the group stops or the broker check is due.
 
-        Raises BrokerLost, Unavailable or LeadershipLost.
+        Raises BrokerLost when the broker lost data, Unavailable when it does not answer, and LeadershipLost when
+        another process may lead.
         """
         clock = asyncio.get_running_loop().time
         positions, compared, checked, read_all = dict(cursors.positions), clock(), clock(), clock()
@@ -130,7 +131,10 @@ class Publisher:
         return group_by_partition(await self.encoder.encode(rows, broker.partition_of)) if rows else None
 
     async def _compare_ends(self, broker: Broker, acknowledged: AcknowledgedOffsets) -> None:
-        """Raise BrokerLost when a partition is shorter than it was. One round trip for all partitions."""
+        """Raise BrokerLost when a partition ends before its last acknowledged batch.
+
+        Takes one round trip for all partitions.
+        """
         partitions = list(acknowledged)
         held = await broker.offset_ranges(partitions)
         for partition in partitions:

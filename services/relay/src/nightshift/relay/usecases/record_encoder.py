@@ -35,9 +35,9 @@ def _kind(topics: Topics, type_: str, version: int) -> tuple[str, tuple[tuple[st
 
 
 class RecordEncoder:
-    """Encodes records.
+    """Encodes rows of the log as Kafka records.
 
-    Data that makes a message larger than `inline_bytes` goes to the object store, and is referred to.
+    Data that makes a message larger than `inline_bytes` goes to the object store. The message then contains its key.
     """
 
     def __init__(self, topics: Topics, objects: ObjectStore, *, inline_bytes: int) -> None:

@@ -82,7 +82,7 @@ class ShardGroup:
         self.connected = False
 
     def stop(self) -> None:
-        """Stop after the batch that is being sent."""
+        """Let `run` end after the batch that is being sent."""
         self._signals.stopping = True
 
     async def run(self) -> None:
@@ -169,7 +169,7 @@ class ShardGroup:
 
 
 async def _run_until_one_ends(*works: Coroutine[Any, Any, None]) -> None:
-    """Run the coroutines until one ends, then cancel the others. Raises the error of the one that ended."""
+    """Run the coroutines until one ends, and then cancel the others. When the ended one failed, raise its error."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
