@@ -76,7 +76,7 @@ class Entry:
 class Stage:
     """The tree of the workspace at a checkpoint, kept in the sandbox until it is stored.
 
-    - `base`: None when `entries` is the whole tree. Otherwise the mark of the snapshot since which `entries` have changed.
+    - `base`: the mark of the snapshot since which `entries` have changed. None when `entries` is the whole tree.
     - `gone`: the paths that the base has and this tree has not.
     - `late`: a tool call may have written between the checkpoint and the reading of the tree.
     - `torn`: the paths whose files changed while they were read.
