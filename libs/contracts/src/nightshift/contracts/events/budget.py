@@ -58,7 +58,8 @@ class BudgetDenied(_BudgetFact, type="budget.denied"):
 
 
 class BudgetSettled(_BudgetFact, type="budget.settled"):
-    """Ends a reservation: `posted_microusd` was spent, and `released_microusd` is free again. Appended once for each.
+    """Ends a reservation: `posted_microusd` was spent, and `released_microusd` is free again. Each reservation ends
+    once.
 
     The outcome `overrun` means that the provider billed more than was reserved. All of it is posted, and the next day
     has less. `estimated_microusd` is the part of `posted_microusd` that is a worst case, because the provider's answer

@@ -332,7 +332,7 @@ def _execute(
 
 
 def _signal_group(call: Call, number: int) -> None:
-    """Send the signal to the process group of the command, unless the command has been collected.
+    """Send the signal to the process group of the command, unless the command has ended and its status was read.
 
     Until then the kernel does not give the group's id to another process.
     """

@@ -307,9 +307,9 @@ def _stage(mark: int, changed: dict[str, Row], gone: Iterable[str]) -> dict[str,
 
 
 def _is_stored(row: Row, base: Row | None) -> bool:
-    """Return whether the newest stored snapshot has the content of this row: `base`, its row there, has the same stat.
+    """Return whether the newest stored snapshot has the content of `row`. `base` is the row of the same path there.
 
-    The stat is sufficient only when `base` is settled (see rows.py).
+    Equal stats show that only when `base` is settled and has a digest (see rows.py).
     """
     return base is not None and base[SETTLED] and base[DIGEST] is not None and base[:STAT] == row[:STAT]
 

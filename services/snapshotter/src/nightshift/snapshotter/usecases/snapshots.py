@@ -74,7 +74,11 @@ class Snapshots:
                 return pause
 
     async def _held(self, state: Workspace, sandbox_id: str) -> list[WantedSnapshot]:
-        """Return the passed-over checkpoints whose files the sandbox still holds, oldest first."""
+        """Return the older checkpoints without a snapshot (`passed_over`) whose files the sandbox still holds, oldest
+        first.
+
+        Returns an empty list when the sandbox does not answer.
+        """
         if not state.passed_over:
             return []
         try:
