@@ -40,7 +40,7 @@ class MemoryUnownedBuilds:
             accepted[key].account_id for key in accepted if key not in queued | overdue | waits.keys()
         )
         found = [(0, item.opened_at, item.key) for item in alive if item.key not in queued | rests]
-        waiting = [item for item in alive if item.key in queued]
+        waiting = [item for item in alive if item.key in queued - rests]
         for item in sorted(waiting, key=lambda one: accepted[one.key].tier != "priority"):
             build = accepted[item.key]
             active[build.account_id] += 1

@@ -3,12 +3,21 @@
 import asyncio
 import os
 from collections import Counter
+from uuid import uuid4
 
 from tests.memory.deployment.money import reservations
 from tests.memory.orchestrator.many_builds import ManyBuilds, on_a_virtual_clock, request
 
-from nightshift.contracts.events.build import BuildReady, ModelCallResponded, Usage
+from nightshift.contracts.events.build import BuildReady, ModelCallResponded, ModelCallStarted, Usage
+from nightshift.contracts.events.requests import (
+    BuildMessageSent,
+    BuildPauseRequested,
+    BuildRequested,
+    BuildResumeRequested,
+    ForkPoint,
+)
 from nightshift.contracts.model import PendingKind
+from nightshift.eventlog.port import RecordedEvent, build_stream
 from nightshift.orchestrator.domain.policy import Policy
 
 A_DAY = 86_400.0
@@ -90,6 +99,64 @@ def test_an_account_has_only_so_many_active_builds():
     assert max(seen) == 3
     ready = [event for event in installation.history() if isinstance(event.data, BuildReady)]
     assert len(ready) == 13
+
+
+async def send(
+    installation: ManyBuilds, data: BuildMessageSent | BuildPauseRequested | BuildResumeRequested
+) -> None:
+    """Deliver a request about a build to the first orchestrator."""
+    cause, build_id = uuid4(), data.build_id
+    event = RecordedEvent(
+        *(cause, build_stream(build_id), 0, data, build_id, cause, "a person", None, installation.now())
+    )
+    await installation.orchestrators[0].on_requests()[type(data)](event)
+
+
+def test_a_build_paused_in_the_queue_holds_up_no_other():
+    installation = ManyBuilds(turns=2, replicas=2, per_account=1)
+    builds = ["b0", "b1", "b2", "b3"]
+
+    async def story(one: ManyBuilds) -> None:
+        await one.accept(*map(request, builds))
+        await send(one, BuildPauseRequested(build_id="b1"))
+        await one.until(lambda: one.has_ended("b2"), within=600)
+        assert "b1" in one.pending(PendingKind.QUEUED)
+        await send(one, BuildResumeRequested(build_id="b1"))
+        while not all(map(one.has_ended, builds)):
+            assert len(one.pending(PendingKind.BUILD)) - len(one.pending(PendingKind.QUEUED)) <= 1
+            await asyncio.sleep(1)
+
+    on_a_virtual_clock(installation, story)
+
+
+def test_forks_wait_in_the_queue_with_the_state_of_their_turn():
+    installation = ManyBuilds(turns=3, replicas=2, per_account=1)
+    seen: set[int] = set()
+
+    def forked(build_id: str) -> BuildRequested:
+        change = {"build_id": build_id, "base_build_id": "b0", "at": ForkPoint(turn=1)}
+        return request("b0").model_copy(update=change)
+
+    async def story(one: ManyBuilds) -> None:
+        await one.accept(request("b0"))
+        await one.until(lambda: one.has_ended("b0"), within=600)
+        await one.accept(request("b1"), forked("b2"), forked("b3"))
+        assert {"b2", "b3"} <= set(one.pending(PendingKind.QUEUED))
+        await send(one, BuildMessageSent(build_id="b3", message="Make it blue."))
+        while not all(map(one.has_ended, ("b1", "b2", "b3"))):
+            seen.add(len(one.pending(PendingKind.BUILD)) - len(one.pending(PendingKind.QUEUED)))
+            await asyncio.sleep(1)
+
+    on_a_virtual_clock(installation, story)
+    assert max(seen) == 1
+    for build_id, told in (("b2", 1), ("b3", 2)):
+        events = installation.events(build_id)
+        kinds = [event.type for event in events]
+        steered = ["agent.steered"] * told
+        assert kinds[: 3 + told] == ["build.accepted", "build.forked", *steered, "build.phase_changed"]
+        assert "build.ready" in kinds
+        turns = [event.turn for event in events if isinstance(event, ModelCallStarted)]
+        assert turns[0] == 2  # the turn after the fork's
 
 
 def test_a_burst_of_one_account_holds_up_no_other_and_all_are_built():

@@ -113,6 +113,7 @@ class Fork(BuildScenario):
     def __init__(self, request: BuildRequested, base: ForkBase) -> None:
         self.base = base
         super().__init__(policy=POLICY, request=request)
+        self.step()  # the first step took it out of the queue
 
     def do(self, command):
         return super().do(

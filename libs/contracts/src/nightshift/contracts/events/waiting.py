@@ -13,7 +13,6 @@ from nightshift.contracts.model import (
     Microdollars,
     Pending,
     PendingKind,
-    SealedBlocks,
     SealedText,
     Word,
 )
@@ -49,7 +48,6 @@ class ToolCallAnswered(BuildFact, type="tool_call.answered"):
     call_id: CallId
     is_error: bool = False
     output: SealedText
-    blocks: SealedBlocks | None = None
     option: Option | None = None
     by: Literal["person", "default", "customer", "policy", "cancelled"]
     tool: Word | None = None

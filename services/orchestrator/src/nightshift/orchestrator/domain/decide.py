@@ -226,15 +226,16 @@ def _accept(request: BuildRequested, base: ForkBase | None, policy: Policy, max_
     )
     if base is None:
         return (accepted,)
-    # A fork continues a conversation that has begun, so it does not wait in a queue.
-    starting = BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING)
-    return (forks.accepted(accepted, request, base), starting, *forks.events(request, base))
+    return (forks.accepted(accepted, request, base), *forks.events(request, base))
 
 
 def _begin(state: BuildState, policy: Policy) -> Events:
     starting = BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.STARTING)
     if state.cause is None:
         raise Fault("a build without events cannot begin")
+    if state.request.base_build_id is not None:
+        # A fork's workspace is prepared. Its next step counts the conversation and then requests the money.
+        return (starting,)
     begun = (starting, *setup_calls(state.request))
     if state.request.attachments:
         return begun  # the provider counts the tokens of attachments before money is requested

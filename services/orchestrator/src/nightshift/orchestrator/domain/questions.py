@@ -65,9 +65,7 @@ def asked(state: BuildState, data: QuestionAsked) -> BuildState:
 
 def as_result(data: ToolCallAnswered) -> ToolCallCompleted:
     """Return the answer to a tool call in the form in which the sandbox gateway gives results."""
-    return ToolCallCompleted(
-        call_id=data.call_id, is_error=data.is_error, output=data.output, blocks=data.blocks, duration_ms=0
-    )
+    return ToolCallCompleted(call_id=data.call_id, is_error=data.is_error, output=data.output, duration_ms=0)
 
 
 def answered(state: BuildState, question_id: str) -> BuildState:

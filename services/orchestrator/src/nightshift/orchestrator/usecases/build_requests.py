@@ -6,6 +6,7 @@ from datetime import datetime
 
 import structlog
 
+from nightshift.contracts.events.build import Phase
 from nightshift.contracts.events.requests import (
     BuildAnswerGiven,
     BuildCancelRequested,
@@ -288,7 +289,8 @@ class BuildRequests:
                     f"build {build_id}: the id of this request was used before",
                     hint="give every request an id of its own",
                 ) from None
-        if state.mode is RunMode.RUNNING:
+        # A queued build waits for its place in the queue.
+        if state.mode is RunMode.RUNNING and state.phase is not Phase.QUEUED:
             await self._scheduler.start(build_id)
         else:
             self._scheduler.notify(build_id, state.version)

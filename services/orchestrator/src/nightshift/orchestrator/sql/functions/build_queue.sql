@@ -3,7 +3,7 @@
 -- queued  accepted and not started.
 -- rests   it sleeps, or waits for a person or a provider and its wait is not due.
 -- place   of a queued build: the number of active builds that its account would have with it. 0 when its deadline has come,
---         because it only ends then.
+--         because it only ends then. A paused build takes no place from the others.
 -- most    how many active builds its account may have.
 CREATE OR REPLACE FUNCTION nightshift.build_queue(p_per_account integer)
 RETURNS TABLE (
@@ -27,7 +27,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT b.key, b.account_id, b.opened_at, b.queued, b.rests,
         CASE WHEN b.queued AND NOT b.overdue THEN
             count(*) FILTER (WHERE NOT b.queued AND NOT b.waits_for_person) OVER (PARTITION BY b.account_id)
-            + row_number() OVER (PARTITION BY b.account_id, b.queued ORDER BY b.priority DESC, b.opened_at, b.key)
+            + row_number() OVER (PARTITION BY b.account_id, b.queued, b.rests ORDER BY b.priority DESC, b.opened_at, b.key)
         ELSE 0 END,
         b.most
     FROM alive b
