@@ -160,7 +160,7 @@ class BatchIntake:
         self._count_paused()
 
     async def close(self) -> None:
-        """Give up all partitions as `revoked` does, and stop committing. Close the client only afterwards."""
+        """Give up all partitions, like `revoked`, and stop committing. Close the client only afterwards."""
         await self.revoked(list(self._workers))
         if self._committer is not None:
             await self._committer.close()

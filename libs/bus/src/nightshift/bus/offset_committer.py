@@ -60,7 +60,7 @@ class OffsetCommitter:
             self._dirty.set()
 
     async def close(self) -> None:
-        """Stop the task without another commit."""
+        """Stop the task that commits, without another commit."""
         self._target = None
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)

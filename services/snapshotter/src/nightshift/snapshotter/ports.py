@@ -20,7 +20,11 @@ class WorkspaceCapture(Protocol):
         """
 
     async def held(self, sandbox_id: str) -> Sequence[int]:
-        """Return the stream versions of the checkpoints whose files the sandbox holds. Raises as `capture` does."""
+        """Return the stream versions of the checkpoints whose files the sandbox holds. Raises the errors of
+        `capture`.
+        """
 
     async def stored(self, sandbox_id: str, at_version: int) -> None:
-        """Tell the sandbox that the snapshot of the checkpoint `at_version` is in the log. Raises as `capture` does."""
+        """Tell the sandbox that the snapshot of the checkpoint `at_version` is in the log. Raises the errors of
+        `capture`.
+        """

@@ -37,7 +37,7 @@ class BrokerStrategy(Protocol):
         ...
 
     def started(self, subscription: Subscription, consumer: AIOKafkaConsumer) -> None:
-        """Adapt a consumer after its start."""
+        """Called after a consumer has started, to adapt it to this kind of broker."""
         ...
 
     def resumed(self, group: str) -> None:
@@ -45,7 +45,7 @@ class BrokerStrategy(Protocol):
         ...
 
     def stopping(self, consumer: AIOKafkaConsumer) -> None:
-        """Adapt a consumer before its stop."""
+        """Called before a consumer stops, to adapt it to this kind of broker."""
         ...
 
     async def __aenter__(self) -> Self: ...

@@ -28,7 +28,7 @@ class Leases(Protocol):
         """Extend the lease to `ttl` seconds from now. Returns False when it expired, was released or was taken over."""
 
     async def renew_all(self, leases: Sequence[Lease], *, ttl: float) -> Sequence[bool]:
-        """Renew several leases in one round trip, as `renew` does. Returns a result for each, in order."""
+        """Renew several leases in one round trip. Returns for each, in order, the result that `renew` would return."""
 
     async def release(self, lease: Lease) -> None:
         """Release the lease, so that others can acquire the name. Does nothing when the lease is no longer the newest

@@ -29,7 +29,8 @@ STAT = 8
 def walk_rows(
     root: Root, exclude: list[str], limit: int, known: list[dict[str, Row]], digests: DigestCache | None
 ) -> dict[str, Row]:
-    """Return the rows of the workspace as it is now, by path. Paths after the first `limit` are left out as a problem.
+    """Return the rows of the workspace as it is now, by path. After `limit` paths, one row with a problem replaces the
+    rest.
 
     A file whose stat is the same in one of the trees `known`, or in `digests`, gets its digest from there.
     """

@@ -30,7 +30,9 @@ class _Failures:
 
 @dataclass(slots=True)
 class StallReporter:
-    """Reports failures, and sandboxes that have neither answered nor failed for `slow_s` seconds."""
+    """Appends `sandbox.stalled` for builds whose sandbox failed, or neither answered nor failed for `slow_s`
+    seconds.
+    """
 
     log: EventLog
     states: FoldCache[SandboxState]
