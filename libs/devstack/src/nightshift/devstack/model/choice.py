@@ -21,7 +21,7 @@ class NoAnswer(Exception):
 
 
 class Chooser:
-    """Chooses among the turns of one scenario."""
+    """Chooses the scripted answer to a request: the first turn of the scenario whose conditions the request meets."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
