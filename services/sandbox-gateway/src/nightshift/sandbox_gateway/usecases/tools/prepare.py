@@ -45,9 +45,11 @@ done
 
 
 async def prepare(ctx: Context, state: SandboxState, network: str) -> CallOutcome:
-    """Run every step once. Returns a text for the agent that describes its workspace, with `network` in it.
+    """Prepare the workspace; each step runs only once. Returns a text that describes the workspace to the agent, with
+    `network` in it.
 
-    A failed clone is an error. A failed set-up command is not; its output is in the text.
+    If the clone fails, the call fails. If a set-up command fails, the call succeeds and the text contains the command's
+    output.
     """
     said: list[str] = []
     if state.source is not None:

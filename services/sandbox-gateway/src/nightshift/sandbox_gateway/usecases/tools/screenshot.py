@@ -28,7 +28,9 @@ def _script() -> str:
 
 
 async def take_screenshot(ctx: Context, ask: TakeScreenshot) -> CallOutcome:
-    """Take the pictures once. The script's whole output is checked, because commands in the sandbox can forge it."""
+    """Take the pictures of the page, once for each call. The script's whole output is checked, because commands in the
+    sandbox can forge it.
+    """
     url = f"http://localhost:{ask.port}{ask.path}"
     spec = CallSpec(
         ctx.call_id,
