@@ -47,10 +47,9 @@ def text(value: str) -> bytes:
 
 
 def loads(text: str | bytes, *, refuse_duplicates: bool = False) -> Any:
-    """Returns the value of a JSON text.
+    """Returns the value of a JSON text. If `refuse_duplicates`, an object must not have the same name twice.
 
-    Raises InvalidData for text that is not JSON and for NaN and Infinity. If `refuse_duplicates`, also for an object
-    that has the same name twice.
+    Raises InvalidData for a text that breaks this rule or is not JSON, and for NaN and Infinity.
     """
     decoder = _STRICT if refuse_duplicates else _LENIENT
     try:

@@ -29,7 +29,9 @@ class Price:
 
     @property
     def dearest_input(self) -> int:
-        """The highest price of a prompt token. Before a call nobody knows which of its tokens are cached."""
+        """The price of the dearest kind of prompt token. Before a call nobody knows which of its prompt tokens are
+        cached.
+        """
         return max(self.input, self.cache_read, self.cache_write_5m, self.cache_write_1h)
 
 

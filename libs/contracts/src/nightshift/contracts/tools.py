@@ -61,7 +61,7 @@ class ToolInput(BaseModel):
 
 
 def _number(value: Any) -> float | None:
-    """Return a JSON number, also one written as a string, as a float. Returns None for anything else."""
+    """Return a JSON number, or the number in a string such as `"10"`, as a float. Returns None for any other value."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -376,7 +376,7 @@ JUDGE_TOOLS: Final[Mapping[str, type[ToolInput]]] = MappingProxyType(
 
 
 def schemas(tools: Mapping[str, type[ToolInput]] = TOOLS) -> list[dict[str, Any]]:
-    """Returns tools in the form of the Messages API, `[{name, description, input_schema}]`, always in the same
+    """Returns the tools in the form of the Messages API, `[{name, description, input_schema}]`, always in the same
     order.
     """
     return [

@@ -42,8 +42,8 @@ FAMILIES: Final[dict[Owner, str]] = {
 def wire_base(owner: Owner, type: str) -> str:
     """Returns the wire name (`ce_type`) of an event type without its version: `nightshift.<family>.<name>`.
 
-    The orchestrator's `build.accepted` becomes `nightshift.build.accepted`. Its `tool_call.requested` becomes
-    `nightshift.build.tool_call_requested`.
+    The orchestrator's family is `build`. So its `build.accepted` becomes `nightshift.build.accepted`, and its
+    `tool_call.requested` becomes `nightshift.build.tool_call_requested`.
     """
     family = FAMILIES[owner]
     first, _, rest = type.partition(".")
@@ -116,5 +116,7 @@ class Topics:
         return f"{self.prefix}.{service}.{family}"
 
     def replica_group(self, service: str, topic: str, replica_id: str) -> str:
-        """Returns the name of the consumer group of one replica that reads the whole topic alone."""
+        """Returns the name of a consumer group with one replica as its only member, so that this replica reads the
+        whole topic.
+        """
         return f"{self.group(service, topic)}.{replica_id}"

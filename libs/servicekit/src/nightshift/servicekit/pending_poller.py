@@ -45,8 +45,7 @@ class PendingPoller:
     page: int = 500
 
     async def run(self) -> None:
-        """Poll until the task is cancelled. When the log does not answer, logs the error and tries again after a delay.
-        """
+        """Poll until the task is cancelled. When the log does not answer, logs the error and tries again later."""
         retry = RetryDelay(self.backoff, random.random)
         changed = asyncio.Event() if self.membership is None else self.membership.watch()
         while True:

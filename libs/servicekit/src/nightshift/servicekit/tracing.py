@@ -29,7 +29,7 @@ class OpenSpan(Protocol):
         """Add attributes to the span."""
 
     def fail(self, error_type: str) -> None:
-        """Mark the span as failed.
+        """Mark the span as failed with this type of error.
 
         `error_type` must be one word, not an error message, because messages may quote what a person wrote.
         """

@@ -94,7 +94,7 @@ class BudgetCredited(_AccountFact, type="budget.credited"):
 class BudgetRefreshed(_AccountFact, type="budget.refreshed"):
     """A new day of the account begins: its builds may spend `limit_microusd` until `refresh_at`.
 
-    Appended once for each day, and only on days on which money moves.
+    Appended at most once for each day, when money first moves on that day.
     """
 
     account_id: Id

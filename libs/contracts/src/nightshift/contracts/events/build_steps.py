@@ -46,9 +46,11 @@ class Usage(BaseModel):
 class ModelCallStarted(BuildFact, type="model_call.started"):
     """A model call begins. Appended before the request is sent. The grant `lease_id` covers its highest possible cost.
 
-    `role` is the role of the call, absent for the builder. A call of another role has the turn of the builder's last
-    call, and `attempt` counts such calls since that turn began. `counted_tokens` is the provider's count of the
-    builder's next request. It is present when otherwise an estimate would have decided about money or condensing.
+    `role` is the role of the call, absent for the builder. A call of another role has the `turn` of the builder's last
+    call, and `attempt` counts such calls since then.
+
+    `counted_tokens` is how many tokens the builder's next request has, as counted by the provider. It is present only
+    when the orchestrator asked the provider, because its own estimate was too inexact.
     """
 
     turn: Count
@@ -177,10 +179,10 @@ class AgentSteered(BuildFact, type="agent.steered"):
 class ContextCondensed(BuildFact, type="context.condensed"):
     """From now on a summary replaces the messages up to the end of `through_turn` in every model request.
 
-    Later turns stay, without their thinking and with long results shortened. Before this event, a
-    `model_call.responded` of the role `condenser` holds the cost of the summary. When no model could write one, the
-    orchestrator wrote a list of the turns (`written_by` is `loop`). Without a summary only thinking and long results
-    were removed.
+    Later turns stay, without their thinking and with long results shortened. The cost of the summary is in the
+    `model_call.responded` of the role `condenser` before this event. When no model could write a summary, the
+    orchestrator wrote a list of the turns (`written_by` is `loop`). If `summary` is null, only thinking and long
+    results were removed.
     """
 
     through_turn: Count

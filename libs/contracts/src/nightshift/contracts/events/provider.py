@@ -29,7 +29,7 @@ class ProviderBlocked(BuildFact, type="provider.blocked"):
 class ProviderRecovered(BuildFact, type="provider.recovered"):
     """The provider accepts the key again, and the waiting builds continue.
 
-    `since` is as in the `provider.blocked` before.
+    `since` is the same as in the event `provider.blocked` of this incident.
     """
 
     key_id: KeyId

@@ -63,8 +63,7 @@ class Workspace:
 
 
 def evolve(state: Workspace, event: RecordedEvent) -> Workspace:
-    """Return the state after one more event of the build's stream. Events that do not concern snapshots change nothing.
-    """
+    """Return the state after one more event of the build's stream. Most types of events change nothing."""
     match event.data:
         case BuildAccepted() as fact:
             return replace(state, project_id=fact.project_id)

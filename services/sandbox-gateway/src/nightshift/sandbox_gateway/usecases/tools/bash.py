@@ -177,8 +177,7 @@ async def _stop(ctx: Context, handle: str) -> CallOutcome:
 
 
 async def _new_output(ctx: Context, handle: str) -> tuple[CallStatus, str]:
-    """Return the state of a background command, and the part of its output that no earlier call has returned, as text.
-    """
+    """Return the state of a background command, and as text its output since the last call that read it."""
     status = await ctx.sandbox.new_output(handle, reader=ctx.call_id)
     return status, _text(status.output or (b"", b""))
 
@@ -215,8 +214,7 @@ def _no_such(handle: str) -> CallOutcome:
 
 
 def _joined(output: str, note: str) -> str:
-    """Return the output followed by the note on a line of its own. Blank lines at the beginning of the output are kept.
-    """
+    """Return the output with the note on a line of its own below. Keeps blank lines at the beginning of the output."""
     return f"{output}\n{note}" if output else note
 
 
