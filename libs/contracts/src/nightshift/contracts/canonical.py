@@ -1,8 +1,8 @@
 """Canonical JSON: sorted keys, ASCII, no spaces. The same value always becomes the same bytes.
 
-The log, digests and requests rely on that. ASCII allows a text column to hold NUL characters and lone surrogates. An
-infinite number is written as `1e999`, which reads back as infinite, because models and tools write numbers such as
-`1e400`.
+The log, digests and requests rely on that. ASCII lets PostgreSQL store NUL characters and lone surrogates in a text
+column. An infinite number is written as `1e999`, which reads back as infinite, because models and tools write numbers
+such as `1e400`.
 """
 
 import json

@@ -101,7 +101,7 @@ def peek(headers: Headers) -> Peek:
 
 
 def fact_source(actor: str) -> str:
-    """Returns the `ce_source` header, a URI reference, for facts that the process `actor` appended."""
+    """Returns the value of the header `ce_source` for facts that the process `actor` appended: a URI reference."""
     return _SOURCE_PREFIX + quote(actor, safe="/:@")
 
 

@@ -47,7 +47,7 @@ def _labels(model: type[Event]) -> tuple[tuple[str, bytes], ...]:
 
 
 class Registry:
-    """Holds the newest model of each event type, and the upcasts, which convert data of older versions.
+    """Knows the newest model of each event type, and the upcasts, which convert data of older versions.
 
     `newest` maps types to models. `models` maps (type, version) to models; older versions map to the newest model too.
     """

@@ -1,7 +1,7 @@
 """The tools of the agent: their names, inputs, and descriptions for the model.
 
-The orchestrator sends `schemas()` to the model, and the sandbox-gateway validates inputs with the same classes. Field
-names follow Anthropic's published agent tools.
+The orchestrator sends `schemas()` to the model, and the sandbox gateway validates inputs with the same classes. Field
+names follow the tools that Anthropic has published for agents.
 """
 
 import math

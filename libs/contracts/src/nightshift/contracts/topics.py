@@ -59,8 +59,8 @@ def schema_uri(wire: str) -> str:
 class Topics:
     """The topic names with one prefix. Each installation has its own prefix, and so has each test.
 
-    `requests` receives requests from outside. `build`, `sandbox`, `snapshot` and `budget` each hold the facts of one
-    service. `dead_letter` holds records that a consumer could not handle.
+    `requests` receives requests from outside. `build`, `sandbox`, `snapshot` and `budget` each contain the facts of one
+    service. `dead_letter` contains records that a consumer could not handle.
     """
 
     prefix: str = "nightshift"

@@ -216,7 +216,7 @@ class Database:
             _log.warning("postgres.unavailable", error=str(error), patience_s=self._config.patience)
 
     async def _take(self, seconds: float | None) -> _Session:
-        """Return an idle session or open a new one. Raises Unavailable when no slot becomes free within `seconds`.
+        """Return an idle session or open a new one. Raises Unavailable when all connections stay in use for `seconds`.
 
         If `seconds` is None, waits without a limit.
         """

@@ -1,5 +1,6 @@
-"""Moves large fields of events to the object store, under their digest, and leaves a reference (BlobRef) in the
-event.
+"""Moves large fields of events to the object store, and leaves a reference (BlobRef) in the event.
+
+The key of the stored object contains the digest of its content.
 """
 
 import asyncio

@@ -1,4 +1,5 @@
-"""Runs long work outside the message handlers, so that no model call or tool call holds up a partition.
+"""Runs long work outside the message handlers, so that no model call or tool call delays other messages of its
+partition.
 
 Consumers wait while the pool is full. Work that is lost in a crash still has its pending row; PendingPoller finds it.
 """

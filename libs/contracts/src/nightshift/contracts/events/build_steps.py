@@ -65,7 +65,7 @@ class ModelCallStarted(BuildFact, type="model_call.started"):
 class ModelCallResponded(BuildFact, type="model_call.responded"):
     """The model answered.
 
-    `content` holds the provider's blocks unchanged, so that later requests repeat the same bytes. `repaired` names
+    `content` contains the provider's blocks unchanged, so that later requests repeat the same bytes. `repaired` names
     changes in the blocks that were necessary because the provider would refuse them in the next request. `stop_details`
     is what the provider said about a refusal. `role`, `turn` and `attempt` are those of the call.
     """
@@ -124,11 +124,11 @@ class ModelCallFailed(BuildFact, type="model_call.failed"):
 class ToolCallRequested(BuildFact, type="tool_call.requested"):
     """Requests a tool call. `purpose` says who wants it.
 
-    The orchestrator requests `check` and `preview` to check the result, and `setup` to prepare the workspace before
-    the first turn. It requests `instructions` to read the files in which a workspace instructs its agent. A `judge`
-    call belongs to the judge: the sandbox gateway runs it only when its tool reads. A `customer` call uses a tool that
-    the build's request brought. A consumer of the customer answers it with `tool_call.result_given` before `deadline`,
-    and the sandbox gateway ignores it.
+    The orchestrator requests `check` and `preview` to check the result, and `setup` to prepare the workspace before the
+    first turn. It requests `instructions` to read files such as AGENTS.md, which instruct the agent. A `judge` call
+    belongs to the judge: the sandbox gateway runs it only when its tool reads. A `customer` call uses a customer's
+    tool. A consumer of the customer answers it with `tool_call.result_given` before `deadline`, and the sandbox gateway
+    ignores it.
     """
 
     call_id: CallId

@@ -1,4 +1,6 @@
-"""The port of leases: an owner may work on a name until its lease expires by the clock of the one server."""
+"""The port of leases. An owner may work on a name until its lease expires by the clock of the server that stores the
+leases.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -92,8 +92,8 @@ class CallRunner:
     async def run(self, state: SandboxState, calls: Sequence[PendingCall], cancelled: asyncio.Event) -> None:
         """Answer these calls, which may run at the same time. `cancelled` is set when the build ends.
 
-        The caller must have the build's lease. Raises Transient when the calls have to wait, and StateOutdated when
-        the log must be read again first.
+        The caller must have the build's lease. Raises Transient when the calls must be tried again later, and
+        StateOutdated when the log must be read again first.
         """
         if state.ended is not None:
             self._held.pop(state.build_id, None)
@@ -262,9 +262,9 @@ def _without_sandbox(ask: ToolInput | CallOutcome) -> CallOutcome | None:
 
 
 async def _run_tool(ctx: Context, ask: ToolInput, probe: PreviewProbe) -> CallOutcome:
-    """Run the tool and return its outcome.
+    """Run the tool and return its outcome. `probe` asks previews for their HTTP status.
 
-    Raises only SandboxGone and SandboxUnavailable; other failures are outcomes.
+    Raises only SandboxGone and SandboxUnavailable. Every other failure becomes a failed outcome.
     """
     try:
         match ask:
@@ -284,7 +284,9 @@ async def _run_tool(ctx: Context, ask: ToolInput, probe: PreviewProbe) -> CallOu
 
 
 async def _run_quick_tool(ctx: Context, ask: ToolInput) -> CallOutcome:
-    """Run a tool that is quick by itself. If it is slow, the sandbox is the reason, so the caller watches the time."""
+    """Run a file tool or glob, which take long only when the sandbox is slow. So the caller reports a slow call with
+    `sandbox.stalled`.
+    """
     match ask:
         case ReadFile():
             return await files.read_file(ctx, ask)

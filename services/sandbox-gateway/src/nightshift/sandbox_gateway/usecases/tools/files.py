@@ -53,8 +53,8 @@ def _shown(line: str) -> str:
 
 
 def _beginning(data: bytes) -> bytes:
-    """Return the beginning of a file that is too large to read, without a UTF-8 character that the limit would
-    split.
+    """Return the first bytes of a file that is too large to read whole. Leaves out a UTF-8 character that is incomplete
+    at the end.
     """
     if data[:2] in (b"\xff\xfe", b"\xfe\xff") or data[:4] == b"\0\0\xfe\xff":
         return data[:_READ_BYTES]

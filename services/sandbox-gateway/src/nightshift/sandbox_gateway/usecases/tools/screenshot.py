@@ -1,4 +1,6 @@
-"""The tool take_screenshot. The sandbox's Chromium takes pictures of a page that a server in the sandbox serves."""
+"""The tool take_screenshot. Chromium in the sandbox takes pictures of a web page that a server in the same sandbox
+serves.
+"""
 
 import base64
 import json
