@@ -170,8 +170,10 @@ def structured(outer: Attributes, value: bytes) -> tuple[Attributes, Any]:
 
 
 def _data(document: Mapping[str, Any]) -> Any:
-    """Returns `data` of a structured event, or the JSON value that `data_base64` encodes. Raises InvalidData when
-    `data_base64` is wrong, and TooLarge by the same limits as for `data`.
+    """Returns the member `data` of a structured event, or the JSON value that its member `data_base64` encodes.
+
+    Raises InvalidEnvelope when both or neither are present, or when the base64 is wrong. Raises InvalidData or TooLarge
+    for the JSON in `data_base64`.
     """
     if "data_base64" not in document:
         if "data" not in document:

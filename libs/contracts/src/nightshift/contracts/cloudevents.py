@@ -78,7 +78,8 @@ def decode_fact(
     data: bytes | None = None,
     registry: Registry = CATALOGUE,
 ) -> Received:
-    """Returns the fact in a message. When its envelope has a `dataref`, `data` must be the bytes of that object.
+    """Returns the fact in a message. When its envelope has a `dataref`, `data` must be the bytes of the object with
+    that key.
 
     Raises UnknownType, UnknownVersion, InvalidEnvelope or InvalidData.
     """

@@ -76,8 +76,8 @@ def cost(model: str, usage: Usage, *, version: str | None = None) -> int:
 
 
 def worst_case(model: str, prompt_tokens: int, max_output_tokens: int, *, version: str | None = None) -> int:
-    """Returns the highest possible cost of a call in microdollars: all output tokens are used, and no prompt token is
-    cheaper.
+    """Returns the highest possible cost of a call in microdollars: all output tokens are used, and each prompt token
+    has the highest price.
 
     Raises UnknownModel for a model without a price, and ValueError for a negative count.
     """

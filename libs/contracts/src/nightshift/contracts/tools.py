@@ -327,7 +327,7 @@ class AskUser(ToolInput):
 
 
 class Verdict(BaseModel):
-    """The judge's verdict on one criterion. `criterion` is its number in the list, from 1."""
+    """The judge's verdict on one criterion. `criterion` is its number, from 1, in the list that the judge received."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -350,7 +350,7 @@ class ReportVerdicts(ToolInput):
 
 
 class PrepareWorkspace(ToolInput):
-    """Clones the source of the build and runs its set-up commands. The loop calls it once, never the agent."""
+    """Clones the source of the build and runs its set-up commands. The orchestrator calls it once, the agent never."""
 
     tool: ClassVar[str] = "prepare_workspace"
     effect: ClassVar[Literal["read", "write"]] = "write"

@@ -97,7 +97,7 @@ __all__ = [
 
 
 class Phase(StrEnum):
-    """The phase of a build. The orchestrator's README shows the legal moves."""
+    """The phase of a build. The orchestrator's README shows which phase may follow which."""
 
     QUEUED = "queued"
     STARTING = "starting"

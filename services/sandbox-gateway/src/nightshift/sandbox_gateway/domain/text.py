@@ -100,7 +100,7 @@ class Mask:
     def __init__(self, secrets: Mapping[str, Sequence[str]]) -> None:
         """`secrets` maps the name of each secret to its values.
 
-        Values under four characters are not masked, because they occur in words.
+        Values under four characters are not masked, because such short texts also occur in ordinary words.
         """
         self._names: dict[str, str] = {}
         for name, values in secrets.items():

@@ -24,8 +24,8 @@ _log = structlog.get_logger(__name__)
 class BuildWorker:
     """Does the pending work of builds. Each build has a lease of `lease_s` seconds, which the worker renews.
 
-    When this process dies, another replica takes over its builds after that time. While `takes_no_more` returns True,
-    the worker begins no further group of calls, and another replica continues.
+    When this process dies, another replica takes over its builds after `lease_s` seconds. While `takes_no_more` returns
+    True, the worker begins no further group of calls, and another replica continues.
     """
 
     states: FoldCache[SandboxState]

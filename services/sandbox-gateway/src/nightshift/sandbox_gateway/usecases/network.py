@@ -36,8 +36,8 @@ _NO_LOOKUP = (
 
 @dataclass(frozen=True, slots=True)
 class NetworkPolicy:
-    """Decides about the networks of sandboxes. `hosts` are those that every build may reach. If None, no sandbox has a
-    network.
+    """Decides about the networks of sandboxes. `hosts` are those that every build may reach. If `hosts` is None, no
+    sandbox has a network.
     """
 
     hosts: frozenset[str] | None

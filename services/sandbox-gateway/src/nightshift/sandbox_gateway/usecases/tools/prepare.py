@@ -94,7 +94,9 @@ def _clone_variables(ctx: Context, state: SandboxState, source: Source) -> dict[
 
 
 async def _step(ctx: Context, name: str, command: str, variables: dict[str, str]) -> tuple[int, str]:
-    """Run a step once. Returns its exit code (124 after a timeout) and its output."""
+    """Run a step in the sandbox once: a repeated call only returns the result again. Returns the step's exit code (124
+    after a timeout) and its output.
+    """
     step = replace(ctx, call_id=f"{ctx.call_id}/{name}")
     spec = CallSpec(
         step.call_id,
