@@ -32,8 +32,8 @@ class WorkerPool:
     Work with the same key never runs at the same time. Work offered meanwhile waits, and a newer offer with the same
     key replaces it.
 
-    `share_of` returns the share to which a key belongs, such as its account. If it returns None, the key is a share of
-    its own. One share gets at most three quarters of the slots, and a free slot goes to the share that runs fewest.
+    `share_of` returns the group to which a key belongs, such as its account. If it returns None, the key is a group of
+    its own. A group gets at most three quarters of the slots, and a free slot goes to the group that has the fewest.
 
     When the context ends, running work may go on for `drain_s` seconds, or until `cut_short` is set. Then it is
     cancelled.
@@ -145,10 +145,10 @@ class WorkerPool:
             self._has_room.clear()
 
     def _next(self) -> str | None:
-        """Return the waiting key whose work starts next: of the share that runs fewest, the key that has waited
+        """Return the waiting key whose work starts next: in the group with the fewest slots, the key that has waited
         longest.
 
-        Returns None when no waiting key may start now.
+        Returns None when no waiting key may start now. `share_of` gives the groups.
         """
         running = Counter(self._share(key) for key in self._running)
         ready = [key for key in self._waiting if key not in self._running]

@@ -157,7 +157,9 @@ class CheckpointSaved(BuildFact, type="checkpoint.saved"):
 
 
 class AgentSteered(BuildFact, type="agent.steered"):
-    """Adds a message for the agent that no tool returned: from a person, the budget, a check, or the loop itself."""
+    """Adds a message for the agent that no tool returned. It comes from a person, the budget, a check, or the
+    orchestrator itself.
+    """
 
     reason: Literal[
         "person",
