@@ -1,7 +1,7 @@
-"""Reads the answers of the agent in a sandbox and checks types, ranges and sizes.
+"""Reads the answers of the agent program in a sandbox and checks types, ranges and sizes.
 
-Hostile commands may have forged an answer, so every function raises AgentBroken when an answer breaks a rule. No
-answer can cause another error in a service, or need more memory than the limits here allow.
+Hostile commands may have forged an answer, so every function raises AgentBroken when an answer breaks a rule. No answer
+can cause another error in a service, or need more memory than the limits here allow.
 """
 
 import asyncio

@@ -281,7 +281,7 @@ class Sandbox(Protocol):
         """Replace the file atomically, and create missing directories.
 
         If `mode` is None, an existing file keeps its mode, and a new one gets 0644. `once` is the id of the call that
-        writes. Its second write does nothing, so a delayed sandbox gateway cannot overwrite later changes.
+        writes. A second write of that call does nothing, so a delayed sandbox gateway cannot overwrite later changes.
         """
 
     async def stat(self, path: str) -> Entry | None: ...
@@ -376,7 +376,7 @@ class SandboxDriver(Protocol):
         metadata: Mapping[str, str] | None = None,
         network: NetworkRules | None = None,
     ) -> Sandbox:
-        """Create the sandbox of this build and generation, or return the existing one when it was created before.
+        """Return the sandbox number `generation` of this build. Create it if it does not exist.
 
         If `network` is None, the sandbox's commands reach nothing outside.
         """

@@ -89,7 +89,10 @@ class World:
         return await self._answer(what, await self._at_the_server(what, call))
 
     async def instant(self, what: str, work: Callable[[], T]) -> T:
-        """Does the same as `remote` with `work`, which the server does in one step. Costs half as much."""
+        """Does the same as `remote`, for `work` that the server does in one step.
+
+        The simulation needs half as long for it.
+        """
         await self._request(what)
         answer = self._outside.run(work)
         self._crash_later(what)

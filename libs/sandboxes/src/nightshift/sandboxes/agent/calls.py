@@ -88,9 +88,10 @@ class Calls:
 
     @contextlib.contextmanager
     def once(self, call_id: str | None) -> Iterator[bool]:
-        """Take the call's lock, and yield True unless a block with this call id has ended before without an error.
+        """Hold the call's lock within the block.
 
-        If `call_id` is None, always yields True. The caller does the call's effect only if the value is True.
+        Yields False when an earlier block of this call has ended without an error, otherwise True. If `call_id` is
+        None, always yields True. The caller does the call's effect only when the value is True.
         """
         if call_id is None:
             yield True

@@ -1,9 +1,9 @@
 """The journal of calls: which calls began, how each ended, and notes about them. Each record is one appended line.
 
-A call with a record never runs again. So commands must not reach the journal, or the agent must detect its loss. In a
-local sandbox the journal is an unnamed file in the memory of process 1. At E2B it is a file in the home, whose first
-line contains the sandbox's generation and the file's inode. By these the agent detects when a command removed, emptied
-or copied the journal; the sandbox then counts as lost.
+A call with a record never runs again. So commands must not reach the journal, or the agent program must detect its
+loss. In a local sandbox the journal is an unnamed file in the memory of process 1. At E2B it is a file in the home,
+whose first line contains the sandbox's generation and the file's inode. By these the agent program detects when a
+command removed, emptied or copied the journal; the sandbox then counts as lost.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ class Journal:
         self._room = room
 
     def create(self, generation: str) -> None:
-        """Write the journal's first line, with this generation, unless the journal has a first line."""
+        """Write the journal's first line, with this generation, unless the journal already has one.
+
+        A generation is the text `<build id>/<number of the build's sandbox>/<sandbox id>`.
+        """
         with self._open(make=True) as file:
             handle = file.fileno()
             _lock(handle, fcntl.F_WRLCK, _APPEND_LOCK)
@@ -131,7 +134,7 @@ def _generation(handle: int) -> str | None:
 
 
 def _end(handle: int) -> int:
-    """Return the offset behind the last record. Reserved zero bytes may follow it."""
+    """Return the offset of the first byte after the last record. Reserved zero bytes may follow."""
     end = os.fstat(handle).st_size
     while end > 0:
         start = max(0, end - _CHUNK)
@@ -143,7 +146,7 @@ def _end(handle: int) -> int:
 
 
 def _search(handle: int, wanted: bytes, start: int) -> int:
-    """Return the offset of these bytes at or behind `start`, or -1. Reads the file in chunks."""
+    """Return the first offset, from `start` on, at which the bytes `wanted` begin, or -1. Reads the file in chunks."""
     while True:
         chunk = os.pread(handle, _CHUNK, start)
         at = chunk.find(wanted)

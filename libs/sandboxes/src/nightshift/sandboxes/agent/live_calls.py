@@ -1,6 +1,6 @@
-"""The calls of a local sandbox, kept in the memory of its agent. Each call id runs once.
+"""The calls of a local sandbox, kept in the memory of its agent program. Each call id runs once.
 
-The agent is process 1, which commands cannot reach. So commands cannot change its record of the calls.
+The agent program is process 1, which commands cannot reach. So commands cannot change its record of the calls.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Call:
 class LiveCalls:
     """Starts, watches and ends calls.
 
-    `outputs` is the directory for long outputs, to which only the agent can write.
+    `outputs` is the directory for long outputs, to which only the agent program can write.
     """
 
     def __init__(self, loop: EventLoop, outputs: str, limits: dict[str, int]) -> None:
@@ -208,7 +208,7 @@ class LiveCalls:
             self._loop.later(_KILL_AGAIN_S, lambda: self._kill(call, rounds - 1))
 
     def _finish(self, call: Call) -> None:
-        """Read the rest of the call's output, record its end, and answer the clients that wait for the end."""
+        """Read the call's remaining output, record its end, and answer the clients that wait for the end."""
         for _ in range(_DRAIN_READS):
             if sum(self._pump(call, read) for read in list(call.open)) == 0:
                 break

@@ -1,4 +1,5 @@
-"""The entry point of the agent: `serve` runs as process 1 behind a socket, and `once` answers one request from files.
+"""The entry point of the agent program: `serve` runs as process 1 behind a socket, and `once` answers one request from
+files.
 
 Each mode imports only its own modules, to start quickly: `once` starts for each request, and whoever creates a sandbox
 waits for `serve`.

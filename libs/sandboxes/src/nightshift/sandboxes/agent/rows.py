@@ -1,8 +1,8 @@
 """Rows describe the paths of a stage: what stat says about each path, and the digest of each file.
 
-A row is a list: kind, mode, size, mtime_ns, ctime_ns, inode, target or first link, problem, digest, settled. The
-values before `problem` come from stat. `settled` means that any later write changes the stat, so that the digest may
-be reused.
+A row is a list: kind, mode, size, mtime_ns, ctime_ns, inode, a symlink's target or a hard link's first path, problem,
+digest, settled. The values before `problem` come from stat. `settled` means that any later write changes the stat, so
+that the digest may be reused.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ STAT = 8
 def walk_rows(
     root: Root, exclude: list[str], limit: int, known: list[dict[str, Row]], digests: DigestCache | None
 ) -> dict[str, Row]:
-    """Return the rows of the workspace as it is now, by path. After `limit` paths, one row with a problem replaces the
-    rest.
+    """Return the rows of the workspace as it is now, by path. After `limit` paths, one row with a problem stands for
+    all further paths.
 
     A file whose stat is the same in one of the trees `known`, or in `digests`, gets its digest from there.
     """

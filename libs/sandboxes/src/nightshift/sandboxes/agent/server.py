@@ -1,4 +1,4 @@
-"""The agent of a local sandbox: one process, the sandbox's process 1, for as long as the sandbox runs.
+"""The agent program of a local sandbox: one process, the sandbox's process 1, for as long as the sandbox runs.
 
 It starts and watches commands in its event loop and answers at once. File operations may take long or meet a hostile
 tree, so each runs in a forked process. A crash or an endless search then affects only that request.
@@ -48,7 +48,7 @@ class Server:
     """Answers the requests of one sandbox."""
 
     def __init__(self, home: str, own: str, digests: int, limits: dict[str, int]) -> None:
-        """`home` is the sandbox's home directory, `own` the directory to which only the agent can write.
+        """`home` is the sandbox's home directory, `own` the directory to which only the agent program can write.
 
         `digests` is the descriptor of the digest cache. `limits` are the resource limits of commands.
         """
@@ -85,8 +85,9 @@ class Server:
 
     @cached_property
     def _files(self) -> FileOperations:
-        """The file operations. They are imported after the agent's start, because the creator of the sandbox waits for
-        that.
+        """The file operations.
+
+        They are imported after the agent program's start, because the creator of the sandbox waits for that.
         """
         from .operations import FileOperations  # noqa: PLC0415
 
@@ -350,8 +351,8 @@ def _end(pid: int) -> None:
 def main(argv: list[str]) -> None:
     """Run as process 1 of a local sandbox. Never returns.
 
-    Arguments: the home directory, the agent's own directory, the descriptor of the listening socket, and the resource
-    limits of commands as JSON.
+    Arguments: the home directory, the agent program's own directory, the descriptor of the listening socket, and the
+    resource limits of commands as JSON.
     """
     home, own, fd, limits_json = argv
     listener, limits = socket.socket(fileno=int(fd)), json.loads(limits_json)

@@ -127,9 +127,9 @@ class Stages:
         A part has `path`, `bytes`, and `more` when the next part continues the file. A part with `problem` has no
         bytes.
 
-        The first file begins at `offset`. After `limit` bytes the last header contains the index and the offset to go
-        on from; otherwise it is empty. A file without a kept copy is read from the workspace, so the client must
-        compare its digest.
+        The first file begins at `offset`. After `limit` bytes, the last header names the index in `paths` and the
+        offset at which the next export must begin. After the last path, that header is empty. A file without a kept
+        copy is read from the workspace, so the client must compare its digest.
         """
         stage = _find(self._folder.held(), mark)
         rows = {} if stage is None else stage["set"]
@@ -216,7 +216,7 @@ class Stages:
         return same_stats(present, applied(base, found["set"], found["gone"]))
 
     def _record(self, found: dict[str, Any], torn: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Write the stage with its digests, as a difference from the current base. Returns the stage and that base."""
+        """Write the stage with its digests, as a difference from the current base. Returns that base and the stage."""
         with self._folder.locked("lock"):
             tree, held, mark = self._folder.base(), self._folder.held(), found["mark"]
             before = _find(held, mark)
@@ -272,7 +272,10 @@ class Walking:
 
 
 class _Block:
-    """Parts of files that are sent together."""
+    """A block of an export: parts of files that the agent program sends to the snapshotter in one piece.
+
+    Most files are small, and a piece for each would be slow.
+    """
 
     def __init__(self) -> None:
         self._parts: list[dict[str, Any]] = []
@@ -307,9 +310,10 @@ def _stage(mark: int, changed: dict[str, Row], gone: Iterable[str]) -> dict[str,
 
 
 def _is_stored(row: Row, base: Row | None) -> bool:
-    """Return whether the newest stored snapshot has the content of `row`. `base` is the row of the same path there.
+    """Return whether the newest stored snapshot has the content of `row`.
 
-    Equal stats show that only when `base` is settled and has a digest (see rows.py).
+    `base` is the row of the same path in that snapshot. Equal stats prove equal contents only when `base` is settled
+    and has a digest (see rows.py).
     """
     return base is not None and base[SETTLED] and base[DIGEST] is not None and base[:STAT] == row[:STAT]
 

@@ -56,8 +56,9 @@ def _describe(
     links: dict[tuple[int, int], str],
     digests: DigestCache,
 ) -> dict[str, Any] | None:
-    """Return the entry of a path, or None when the path was removed meanwhile. `place` is its directory's handle and
-    its name.
+    """Return the entry of a path, or None when the path was removed meanwhile.
+
+    `place` is its directory's handle and its name. `links` has the first path of each file, by device and inode.
     """
     parent, name = place
     try:

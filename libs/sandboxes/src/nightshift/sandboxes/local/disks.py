@@ -23,7 +23,7 @@ _BLOCK: Final = 4096
 _ATTEMPTS: Final = 50
 #: There is no journal, because an image never outlives its sandbox.
 _FEATURES: Final = "^has_journal,^resize_inode,sparse_super2"
-#: Percent of the blocks that only the agent may use, so that the files on a full disk can still be saved.
+#: Percent of the blocks that only the agent program may use, so that the files on a full disk can still be saved.
 _RESERVED: Final = "1"
 _EXTENDED: Final = "lazy_itable_init=1,nodiscard"
 #: Removes the directory that mkfs leaves in the root of the image.

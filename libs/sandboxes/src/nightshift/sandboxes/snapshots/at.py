@@ -11,8 +11,9 @@ from nightshift.eventlog.port import RecordedEvent
 
 @dataclass(frozen=True, slots=True)
 class ChosenSnapshot:
-    """A snapshot for a requested version. `exact`: it has the files of that version, because no call between may have
-    written.
+    """A snapshot for a requested version.
+
+    `exact`: its files are those of that version, because no tool call between the two may have written.
     """
 
     key: str

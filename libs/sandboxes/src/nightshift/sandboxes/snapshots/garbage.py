@@ -197,7 +197,7 @@ class Collector:
 def _used(found: _Found, kept: Iterable[str], *, without: set[str]) -> dict[str, set[str]]:
     """Return for each pack the blobs that kept manifests need from it.
 
-    A blob of a pack in `without` is needed only from another pack, if another one has it, too.
+    When a pack in `without` and another pack have the same blob, the blob counts only for the other pack.
     """
     where: dict[str, str] = {}
     for pack, index in found.packs.items():

@@ -157,7 +157,10 @@ def tree_digest(entries: Sequence[Entry]) -> str:
 
 
 def row(entry: Entry) -> list[Any]:
-    """Return an entry without its times and links. Manifests and the digest of a tree use this form."""
+    """Return an entry as a list of values, without its times and links.
+
+    Manifests and the digest of a tree use this form.
+    """
     match entry.kind:
         case "file":
             return [entry.path, "file", entry.mode, entry.size, entry.digest]

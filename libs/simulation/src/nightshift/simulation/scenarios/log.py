@@ -63,9 +63,9 @@ class Actor:
         self._attempts = 0
 
     def cause(self, step: object) -> UUID:
-        """Returns the cause of a step, the same at each attempt.
+        """Returns the id of a step's cause, from which the ids of its events are derived.
 
-        With the defect `drawn_ids` it is another one each time.
+        Each attempt gets the same id. With the defect `drawn_ids`, each attempt gets another one.
         """
         self._attempts += 1
         again = f"/{self._attempts}/{self.world.draws.random()}" if self.fixture.drawn_ids else ""
