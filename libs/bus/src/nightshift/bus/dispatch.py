@@ -91,8 +91,8 @@ class Dispatcher:
     async def handle(self, message: Inbound) -> None:
         """Decode a message and call its handler. Raises the errors of decoding and of the handler.
 
-        Does nothing for a message that does not decode and whose type has no handler, unless the subscription reports
-        such messages. Adds the event's ids to the log context, which the caller must clear before each message.
+        Ignores a message that does not decode when its type has no handler and the subscription's `reports_undecodable`
+        is False. Adds the event's ids to the log context, which the caller must clear before each message.
         """
         try:
             event = await self._decode(message)

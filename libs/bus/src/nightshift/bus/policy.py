@@ -56,8 +56,8 @@ class RetryPolicy:
     After a Transient error other than Unavailable, a message has `attempts` attempts in all.
 
     A handler raises Unavailable when the database, the broker or the object store does not answer. The message then
-    waits as long as the DependencyProbe says that one of them does not answer. When all of them answer, the message
-    itself may be the cause. It is then dead-lettered after `dependency_doubt_s`.
+    waits as long as a check of them (DependencyProbe) says that one does not answer. When all of them answer, the
+    message itself may be the cause. It is then dead-lettered after `dependency_doubt_s`.
     """
 
     attempts: int = 5

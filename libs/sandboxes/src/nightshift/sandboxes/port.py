@@ -344,7 +344,7 @@ class Sandbox(Protocol):
         """
 
     async def open_port(self, port: int) -> str:
-        """Return the address under which the port is reached from outside.
+        """Return the address at which visitors reach the port from outside.
 
         The address stays the same while the sandbox lives. May raise PortRefused when nothing listens on the port yet.
         """

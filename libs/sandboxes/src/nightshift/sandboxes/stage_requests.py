@@ -26,7 +26,7 @@ class StageRequests(ABC):
     def _ask(
         self, request: Mapping[str, Any], *, timeout_s: float = 60
     ) -> AbstractAsyncContextManager[tuple[dict[str, Any], ByteSource]]:
-        """Send one request to the agent program. Yields the header of the answer, and the source of the bytes after it."""
+        """Send one request to the agent program. Yields the answer's header, and the source of the bytes after it."""
 
     async def stage(
         self,

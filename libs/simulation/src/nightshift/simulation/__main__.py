@@ -28,7 +28,7 @@ _AT_ONCE = 40
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The report of a failed seed. It holds only plain data, because a worker process returns it."""
+    """The report of a failed seed. It contains only plain data, because a worker process returns it."""
 
     seed: int
     text: str

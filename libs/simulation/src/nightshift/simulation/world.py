@@ -24,7 +24,7 @@ RESTART = (0.1, 5.0)
 
 
 class Violation(AssertionError):
-    """An invariant does not hold."""
+    """A scenario found that one of its invariants is broken."""
 
 
 class SimulatedProcess:

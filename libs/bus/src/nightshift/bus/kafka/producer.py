@@ -24,8 +24,9 @@ _REQUEST_OVERHEAD = 65_536
 class KafkaProducer:
     """The Producer port on aiokafka. Connects at the first send, so that a service can start before its broker.
 
-    After any failure it closes the client and makes a new one. The old client may still hold messages, which could
-    arrive after their copies from the next attempt. A new client also ends an idempotent session that failed.
+    After any failure it closes the client and makes a new one. The old client may still have messages in its buffer,
+    which could arrive after their copies from the next attempt. A new client also ends an idempotent session that
+    failed.
     """
 
     def __init__(

@@ -176,7 +176,7 @@ class _Check:
         return expanded
 
     def _marker(self, decoder: DefaultRecordBatch) -> None:
-        """Raise _Broken unless this control batch holds exactly one record whose key is a transaction marker."""
+        """Raise _Broken unless this control batch has exactly one record, whose key is a transaction marker."""
         try:
             keys = [record.key for record in decoder]
         except Exception as error:  # noqa: BLE001 - whatever the decoder raises on hostile bytes

@@ -81,7 +81,11 @@ class Calls:
                     os.kill(began["pid"], signal.SIGCONT)  # a command may have stopped it
 
     def note(self, call_id: str, text: str | None) -> dict[str, Any]:
-        """Store a text for the call, unless it has one. Returns the stored text, or None when there is none."""
+        """Store a text for the call, unless the call has one already.
+
+        Returns the stored text, or None when there is none. A call that runs no command stores its intent, to be known
+        after a crash.
+        """
         if text is not None and self._journal.find(checked_call_id(call_id), "note") is None:
             self._journal.add(call_id, "note", text)
         return {"text": self._journal.find(checked_call_id(call_id), "note")}

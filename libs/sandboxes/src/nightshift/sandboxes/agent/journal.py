@@ -98,8 +98,8 @@ class Journal:
     def lock(self, call_id: str, *, wait: bool) -> Iterator[int | None]:
         """Take the lock of a call. Yields a file descriptor that holds it.
 
-        The kernel releases the lock when all processes with this descriptor have closed it or died. If another process
-        holds the lock, waits for it if `wait`, otherwise yields None.
+        The kernel releases the lock when all processes with this descriptor have closed it or died. When another
+        process has the lock, the argument `wait` decides: True waits for the lock, False yields None.
         """
         with self._open() as file:
             held: int | None = file.fileno()
@@ -172,8 +172,8 @@ def _byte(call_id: str) -> int:
 def _lock(handle: int, kind: int, byte: int, wait_s: float | None = None) -> None:
     """Lock one byte of the file. If `wait_s` is None, waits without a limit.
 
-    Raises BlockingIOError when another process has locked the byte and `wait_s` is 0. Raises TimeoutError when it
-    still has after `wait_s` seconds.
+    Raises BlockingIOError when another process has locked the byte and `wait_s` is 0. Raises TimeoutError when the byte
+    is still locked after `wait_s` seconds.
     """
     request = struct.pack("hhqqi4x", kind, os.SEEK_SET, byte, 1, 0)
     if wait_s is None or wait_s <= 0:

@@ -272,7 +272,11 @@ class LiveCalls:
                 kept.remove()
 
     def note(self, call_id: str, text: str | None) -> str | None:
-        """Store a text for the call, unless it has one. Returns the stored text, or None when there is none."""
+        """Store a text for the call, unless the call has one already.
+
+        Returns the stored text, or None when there is none. A call that runs no command stores its intent, to be known
+        after a crash.
+        """
         if text is not None:
             self._notes.setdefault(checked_call_id(call_id), text)
         return self._notes.get(checked_call_id(call_id))

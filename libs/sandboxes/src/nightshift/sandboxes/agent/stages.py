@@ -80,7 +80,7 @@ class Stages:
         yield END
 
     def hold(self, mark: int, exclude: list[str], limit: int, seconds: float) -> dict[str, Any]:
-        """Protect the files of the checkpoint from later writes, in about `seconds` seconds.
+        """Protect the files of the checkpoint `mark` from later writes, in about `seconds` seconds.
 
         Does nothing when the stage is stored or held already. Returns `late`: whether the time was too short for that.
         `exclude` is used only when no earlier stage has recorded its patterns.

@@ -75,7 +75,7 @@ class Disks:
 
 @dataclass(frozen=True, slots=True)
 class LoopDevice:
-    """A block device over a file. The kernel removes it when it is neither open nor mounted."""
+    """A block device over a file. The kernel removes the device once no process has it open and it is not mounted."""
 
     path: str
     handle: int

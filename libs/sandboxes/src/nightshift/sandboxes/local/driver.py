@@ -212,7 +212,7 @@ class LocalDriver:
         return SandboxDirectory(self._settings.state_dir / sandbox_id)
 
     def _records(self) -> Iterator[tuple[SandboxDirectory, SandboxInfo | None]]:
-        """Yield (directory, record) for each sandbox of this owner, and (directory, None) where the record is missing."""
+        """Yield (directory, record) for each sandbox of this owner, and (directory, None) if the record is missing."""
         for directory in _directories(self._settings.state_dir):
             record = None
             with suppress(SandboxGone):

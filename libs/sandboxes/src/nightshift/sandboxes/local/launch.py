@@ -92,7 +92,8 @@ class Ids:
 def candidates(settings: LocalSettings) -> list[Path]:
     """Return the paths of the bubblewrap programs to try, in order.
 
-    The system's is first, because AppArmor has a profile only for that one. A configured path is the only one.
+    The system's is first, because AppArmor has a profile only for that one. If the settings name a path, returns only
+    that one.
     """
     if settings.bwrap is not None:
         return [settings.bwrap]

@@ -1,4 +1,7 @@
-"""Packs: many compressed blobs in one object, with an index beside it. Builds packs, and reads blobs from them."""
+"""Packs: many compressed blobs in one object, and their index in another object.
+
+Builds packs, and reads blobs from them.
+"""
 
 import hashlib
 import hmac

@@ -17,7 +17,7 @@ from nightshift.eventlog.errors import Unavailable
 class GroupAttempts:
     """Stores the attempts of a group as committed offsets of the group `<group>.attempts`.
 
-    The number committed holds the message's offset in its upper bits, and `starts` and `deaths` in four bits each.
+    The committed number contains the message's offset in its upper bits, and `starts` and `deaths` in four bits each.
     """
 
     def __init__(self, group: str) -> None:
