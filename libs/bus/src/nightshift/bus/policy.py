@@ -76,7 +76,7 @@ class RetryPolicy:
     def dependency_backoff(self) -> Backoff:
         """The delays while a dependency is unavailable.
 
-        They stay short, so that work resumes soon after it answers again.
+        They stay short, so that work resumes soon after the dependency answers again.
         """
         return Backoff(self.base_s, self.dependency_cap_s)
 

@@ -46,7 +46,7 @@ class CallRecordLost(SandboxGone):
 
 
 class AgentBroken(CallRecordLost):
-    """The agent program in the sandbox gave an answer that breaks its protocol. Commands may have replaced the program."""
+    """The agent program in the sandbox gave an answer that breaks its protocol. Commands may have replaced it."""
 
 
 class FileRefused(Refused):

@@ -109,10 +109,10 @@ class ExportedBlock:
 
 @dataclass(frozen=True, slots=True)
 class ExportedFile:
-    """An entry to import. `content` is set for a file.
+    """An entry for `import_files`. `content` is set for a file.
 
-    A large file is imported as several of these: if `more`, the next one continues the same file. If `keep`, the
-    import sets mode and time of an existing file and leaves its content as it is.
+    A large file is imported as several of these: if `more`, the next one continues the same file. If `keep`, the import
+    sets mode and time of an existing file and leaves its content as it is.
     """
 
     entry: Entry

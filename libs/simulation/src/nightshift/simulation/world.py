@@ -146,7 +146,7 @@ class World:
             self.note(f"{process.name} is stopped for {seconds:.1f} s")
 
     async def finish(self, processes: Sequence[SimulatedProcess], *, within: float) -> None:
-        """Waits until every process has returned. Raises what a process raises.
+        """Waits until every process has returned. Raises the error of a process that failed.
 
         Raises Violation when one has not returned within so many virtual seconds.
         """

@@ -81,7 +81,7 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
         await self.intake.take(records)
 
     def prepare(self) -> None:
-        """Attach the intake, before the subscriber starts."""
+        """Make this feed the client of its intake. Call it before the subscriber starts."""
         if not self._attached:
             self._attached = True
             # A consumer that starts at the end never reads a message twice, so its restarts are not guarded.

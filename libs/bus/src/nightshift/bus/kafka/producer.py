@@ -93,7 +93,7 @@ class KafkaProducer:
         return tuple(Sent(record.topic, record.partition, record.offset) for record in records)
 
     async def partitions(self, topic: str) -> int:
-        """Return the number of partitions of a topic. Raises Unavailable."""
+        """Return the number of partitions of a topic. Raises Unavailable when the broker does not answer."""
         client: AIOKafkaProducer | None = None
         try:
             async with asyncio.timeout(self._timeout_s):

@@ -94,7 +94,7 @@ class E2BOptions:
 
 
 class E2BDriver:
-    """The SandboxDriver port on E2B. The E2B template needs bash and python3 (3.8 or newer). E2B's own has both."""
+    """The SandboxDriver port on E2B. The E2B template needs bash and python3 (3.8 or newer). E2B's base has both."""
 
     name: DriverName = "e2b"
 
@@ -330,8 +330,8 @@ class _Channel:
 
     @asynccontextmanager
     async def _kept_alive(self) -> AsyncIterator[None]:
-        """Extend the sandbox's lifetime at E2B during the block: after each third of it, and at the start if that is
-        due.
+        """Extend the sandbox's lifetime at E2B during the block: after each third of it, and at the start if a third
+        has passed since the last extension.
         """
         third = self._options.lifetime_s / 3
         if time.monotonic() - self._extended > third:

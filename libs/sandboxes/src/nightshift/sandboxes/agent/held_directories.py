@@ -38,8 +38,9 @@ class HeldDirectories:
 
     @property
     def has_home(self) -> bool:
-        """Return whether the part HOME of a path stands for the home, and not for an ordinary directory of that
-        name.
+        """Return whether a path that begins with HOME leads into the home directory.
+
+        If False, HOME is an ordinary name.
         """
         return self._home is not None
 

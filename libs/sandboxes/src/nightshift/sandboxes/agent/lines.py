@@ -115,7 +115,7 @@ class Query:
     def search(self, handle: int, path: str, rows: list[dict[str, Any]]) -> None:
         """Search one open file and append the results to `rows`. Closes the handle.
 
-        Raises Refusal unless it is a regular file. A binary file gives no rows; a note names it if it matches.
+        Raises Refusal unless it is a regular file. A binary file gives no rows; if it matches, a note names it.
         """
         with os.fdopen(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):

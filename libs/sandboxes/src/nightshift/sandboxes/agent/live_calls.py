@@ -251,9 +251,9 @@ class LiveCalls:
                 os.kill(pid, signal.SIGKILL)
 
     def _remember(self, call: Call) -> None:
-        """Count the output of an ended call. Over the limit, move the oldest output from memory to files.
+        """Count the output of an ended call. If all outputs exceed the limit in memory, move the oldest to files.
 
-        Over the limit on disk, remove the oldest files.
+        If all files exceed the limit on disk, remove the oldest files.
         """
         held = sum(len(kept.in_memory or b"") for kept in call.streams)
         if held:

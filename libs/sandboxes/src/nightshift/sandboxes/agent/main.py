@@ -11,7 +11,7 @@ from __future__ import annotations
 def main(argv: list[str]) -> None:
     """Run the mode that the arguments name.
 
-    They are `serve HOME OWN-DIRECTORY FD LIMITS-JSON`, or `once HOME ANSWER-PATH BODY-PATH PARTS`.
+    The arguments are `serve HOME OWN-DIRECTORY FD LIMITS-JSON`, or `once HOME ANSWER-PATH BODY-PATH PARTS`.
     """
     if argv[0] == "serve":
         from .server import main as serve  # noqa: PLC0415

@@ -168,7 +168,7 @@ def _is_directory(root: Root, path: str, pattern: str) -> bool:
 
 
 def _joined(path: str, found: str) -> str:
-    """Return the path `found`, which is relative to the directory `path`, as a path from the workspace on."""
+    """Return `found`, which is relative to the directory `path`, as a path relative to the workspace."""
     base = path.rstrip("/").removesuffix("/.")
     return found if base in (".", "") else f"{base}/{found}"
 

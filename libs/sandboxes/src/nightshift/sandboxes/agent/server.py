@@ -196,7 +196,7 @@ class Server:
     def _write(self, connection: Connection, path: str, mode: int | None, once: str | None) -> None:
         """Write a file. If `once` is a call id, only the first successful write of that call has an effect.
 
-        A second write of the call waits for the first. It does nothing when the first has succeeded.
+        A second write of the call waits for the first, and does nothing when the first has succeeded.
         """
         before = None if once is None else self._written.get(once)
         if once is not None and before == "now":
@@ -250,8 +250,8 @@ class Server:
     ) -> None:
         """Execute a file operation in a process of its own, and answer the connection with its result.
 
-        While too many operations run, it waits in a queue. `ended` is called at the end with whether the operation
-        succeeded.
+        While too many operations run, it waits in a queue. At the end, `ended` is called with True if the operation
+        succeeded, otherwise with False.
         """
 
         def begin() -> None:

@@ -57,7 +57,9 @@ class StageFolder:
             yield
 
     def note(self, mark: int, fact: str) -> None:
-        """Record a fact about the stage `mark`: `passed`, `clean` or `stored`. Does nothing when the file cannot be
+        """Record a fact about the stage `mark`. `passed`: a call of the next turn may have written.
+
+        `clean`: the stage equals the base. `stored`: its snapshot is stored. Does nothing when the file cannot be
         written.
         """
         with contextlib.suppress(OSError):
@@ -95,8 +97,8 @@ class StageFolder:
     def held(self) -> list[dict[str, Any]]:
         """Return the stages that are not stored yet, oldest first.
 
-        Each is a dict with `mark`, `late` and `torn` (see stages.py). Its differences from the base are the rows to
-        `set` and the removed paths `gone`.
+        Each is a dict with `mark`, `late` and `torn` (see stages.py). Its differences from the base (the newest stored
+        snapshot) are the rows to `set` and the removed paths `gone`.
         """
         held = self._load("held.json")
         return held if isinstance(held, list) else []

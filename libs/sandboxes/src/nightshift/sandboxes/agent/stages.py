@@ -97,7 +97,8 @@ class Stages:
         return {"late": late}
 
     def stored(self, mark: int) -> None:
-        """Make the stage `mark` the base of later stages, because its snapshot is in the object store now.
+        """Make the stage `mark` the base, from which later stages are recorded as differences. Called when its snapshot
+        is in the object store.
 
         Forgets this stage and the ones before it. Does nothing when the stage is not held.
         """
@@ -165,10 +166,10 @@ class Stages:
         return copy or open_file(*directories.parent(path))
 
     def _begin(self, mark: int, walking: Walking, *, again: bool) -> dict[str, Any] | None:
-        """Find the stage, or walk the workspace for a new one (always a new one if `again`). Returns None when it
-        equals the base.
+        """Find the stage, or walk the workspace for a new one (always a new one if `again`).
 
-        A new stage has no digests yet, because reading the files takes longer and `hold` must not wait for it.
+        Returns None when the stage equals the base, the newest stored snapshot. A new stage has no digests yet, because
+        reading the files takes longer and `hold` must not wait for it.
         """
         with self._folder.locked("lock"):
             self._folder.write_exclude(walking.exclude)
@@ -192,7 +193,10 @@ class Stages:
     def _read(
         self, mark: int, walking: Walking, found: dict[str, Any] | None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Compute the missing digests of the stage `found`, and record the stage. Returns the base and the stage."""
+        """Compute the missing digests of the stage `found`, and record the stage.
+
+        None stands for a stage equal to the base. Returns the base and the stage.
+        """
 
         def passed() -> bool:
             return self._folder.noted(mark, "passed")

@@ -64,7 +64,10 @@ class Disks:
         return cls(_blank(limits))
 
     def make(self, path: Path) -> "LoopDevice":
-        """Create an image at `path` and attach it to a loop device. Returns the device. Raises OSError."""
+        """Create an image at `path` and attach it to a loop device. Returns the device.
+
+        Raises OSError when either fails.
+        """
         image = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             _copy(self.blank, image)
@@ -112,7 +115,10 @@ class LoopDevice:
 
 @cache
 def _blank(limits: DiskLimits) -> int:
-    """Create an empty image in memory, and mount it as a test. Returns its descriptor. Raises NoDisks."""
+    """Create an empty image in memory, and mount it as a test. Returns its descriptor.
+
+    Raises NoDisks when this process may not do that.
+    """
     if os.geteuid() != 0:
         raise NoDisks("only root can mount a disk")
     mkfs = shutil.which("mkfs.ext4") or shutil.which("mkfs.ext4", path="/usr/sbin:/sbin")

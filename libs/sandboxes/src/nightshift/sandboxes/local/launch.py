@@ -193,7 +193,8 @@ def _enter_group(settings: LocalSettings, directory: SandboxDirectory, report: i
 def _filter(opened: list[int], *, memfd: bool) -> list[str]:
     """Return bubblewrap's options for the system call filter. Adds the descriptor of the filter's file to `opened`.
 
-    Returns no options for a machine type without a filter. Unless `memfd`, the filter refuses files in memory.
+    Returns no options for a machine type without a filter. If `memfd` is False, the filter also forbids commands to
+    create files in memory.
     """
     if not seccomp.supported(platform.machine()):
         return []

@@ -162,7 +162,10 @@ class Collector:
         now: float,
         done: Collected,
     ) -> None:
-        """Copy the used blobs of packs with few used blobs to new packs, and doom the old packs."""
+        """Copy the used blobs of packs with few used blobs to new packs.
+
+        Adds the old packs to the doomed objects `after`, doomed at the time `now`, and to `done.rewritten`.
+        """
         pack, moved = Pack(), list[str]()
         store = SnapshotStore(self.objects, self.key)
         for key, index in found.packs.items():

@@ -214,7 +214,7 @@ def _bytes(path: str) -> bytes:
 
 
 def _check_path(path: str, limits: TreeLimits) -> None:
-    """Raise HostileTree unless the path is ROOT or leads to something below the workspace."""
+    """Raise HostileTree unless the path is ROOT (`.`) or leads to something below the workspace."""
     if path == ROOT:
         return
     if not path or path.startswith("/") or "\0" in path:

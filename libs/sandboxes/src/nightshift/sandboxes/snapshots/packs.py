@@ -103,7 +103,7 @@ class Packer:
         return files, problems, full
 
     def take(self) -> Pack:
-        """Return the current pack and begin another one."""
+        """Return the pack that is being built, and begin another one."""
         done, self.pack = self.pack, Pack()
         return done
 

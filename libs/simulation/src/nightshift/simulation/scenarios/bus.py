@@ -227,7 +227,10 @@ class Replica:
 
 
 def encode(row: Row, dataref: str | None) -> Outgoing:
-    """Returns the message that the relay sends for this row of the log."""
+    """Returns the message that the relay sends for this row of the log.
+
+    If `dataref` is given, the message carries this reference instead of the data.
+    """
     subject = row.stream_id.partition("-")[2]
     envelope = Envelope(
         id=str(row.event_id),

@@ -191,7 +191,7 @@ def check_published(store: Store) -> None:
 
 
 async def check_reuse(world: World, store: Store) -> None:
-    """Raises Violation when the log accepts other data under an event id that it has."""
+    """Appends other data with an event id that the log already has. Raises Violation when the log accepts the data."""
     log = MemoryEventLog(store.tables, now=world.now)
     known = store.tables.streams[SHARED].rows[0]
     try:
