@@ -44,8 +44,9 @@ class Dispatcher:
     ) -> None:
         """Create the dispatcher of one subscription.
 
-        `objects` loads event data that is too large for a message. If `keys` is given, every request must be signed.
-        Raises ValueError unless all handled events have one owner, that is, come from one topic.
+        `objects` loads event data that is too large for a message. `seen_subjects` is the number of streams whose last
+        handled version is remembered. If `keys` is given, every request must be signed. Raises ValueError unless all
+        handled events have one owner, that is, come from one topic.
         """
         owners = {event.owner for event in subscription.handlers}
         if len(owners) != 1:

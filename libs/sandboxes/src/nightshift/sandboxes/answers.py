@@ -48,7 +48,10 @@ async def read_frame(source: ByteSource) -> bytes:
 
 
 async def read_header(source: ByteSource) -> dict[str, Any]:
-    """Read a frame with a JSON object. Raises AnswerCut or AgentBroken."""
+    """Read a frame with a JSON object.
+
+    Raises AnswerCut when the answer breaks off, and AgentBroken for any other frame.
+    """
     return decode_object(await read_frame(source))
 
 

@@ -20,7 +20,7 @@ _BLOCK: Final = 2 * PIECE
 
 
 class StageRequests(ABC):
-    """The part of AgentSandbox that stages and exports the workspace."""
+    """The part of AgentSandbox with the requests that stage and export the workspace."""
 
     @abstractmethod
     def _ask(

@@ -41,7 +41,8 @@ class KafkaProducer:
     ) -> None:
         """Prepare the producer without connecting.
 
-        `timeout_s` limits one `send`, and `stop_s` limits closing (seconds).
+        `timeout_s` limits one `send`, and `stop_s` limits closing (seconds). `linger_ms` and `batch_bytes` are
+        aiokafka's `linger_ms` and `max_batch_size`.
         """
         self._settings = settings
         self._timeout_s = timeout_s

@@ -71,7 +71,7 @@ def _detach(lock: int) -> None:
 
 
 def close_others(*keep: int) -> None:
-    """Close every open descriptor except these and the three standard streams."""
+    """Close every open descriptor except those in `keep` and the three standard streams."""
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and int(name) not in keep:
             with contextlib.suppress(OSError):  # the one of the listing itself

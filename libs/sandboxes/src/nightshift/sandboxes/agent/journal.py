@@ -170,7 +170,8 @@ def _byte(call_id: str) -> int:
 
 
 def _lock(handle: int, kind: int, byte: int, wait_s: float | None = None) -> None:
-    """Lock one byte of the file. If `wait_s` is None, waits without a limit.
+    """Lock the byte `byte` of the file. `kind` is F_WRLCK (exclusive) or F_RDLCK (shared). If `wait_s` is None, waits
+    without a limit.
 
     Raises BlockingIOError when another process has locked the byte and `wait_s` is 0. Raises TimeoutError when the byte
     is still locked after `wait_s` seconds.

@@ -93,7 +93,7 @@ def _file(path: str, found: os.stat_result, link: str | None, known: list[dict[s
 
 
 def stat_key(found: os.stat_result) -> list[Any]:
-    """Return [mode, size, mtime_ns, ctime_ns, inode]."""
+    """Return the values of a stat that a row contains: [mode, size, mtime_ns, ctime_ns, inode]."""
     mode = stat.S_IMODE(found.st_mode)
     return [mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 

@@ -194,7 +194,8 @@ class Server:
         connection.answer(json_frame(head) + b"".join(frames))
 
     def _write(self, connection: Connection, path: str, mode: int | None, once: str | None) -> None:
-        """Write a file. If `once` is a call id, only the first successful write of that call has an effect.
+        """Write a file with the permissions `mode`. If `once` is a call id, only the first successful write of that
+        call has an effect.
 
         A second write of the call waits for the first, and does nothing when the first has succeeded.
         """

@@ -166,7 +166,7 @@ class Stages:
         return copy or open_file(*directories.parent(path))
 
     def _begin(self, mark: int, walking: Walking, *, again: bool) -> dict[str, Any] | None:
-        """Find the stage, or walk the workspace for a new one (always a new one if `again`).
+        """Find the stage `mark`, or walk the workspace for a new one (always a new one if `again`).
 
         Returns None when the stage equals the base, the newest stored snapshot. A new stage has no digests yet, because
         reading the files takes longer and `hold` must not wait for it.
@@ -193,9 +193,9 @@ class Stages:
     def _read(
         self, mark: int, walking: Walking, found: dict[str, Any] | None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Compute the missing digests of the stage `found`, and record the stage.
+        """Compute the missing digests of the stage `found`, and record it as the stage `mark`.
 
-        None stands for a stage equal to the base. Returns the base and the stage.
+        If `found` is None, the stage equals the base. Returns the base and the stage.
         """
 
         def passed() -> bool:

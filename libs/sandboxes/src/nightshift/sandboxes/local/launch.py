@@ -291,7 +291,7 @@ def _isolation(as_root: bool, network: Mapping[str, str]) -> list[str]:
 def _view(
     settings: LocalSettings, sources: Sequence[str], files: Mapping[str, int], *, as_root: bool
 ) -> list[str]:
-    """Return bubblewrap's options for the mounts.
+    """Return bubblewrap's options for the mounts. `as_root` says whether this process is root.
 
     Commands see the system read-only, and a /proc, /dev and /tmp of their own. Besides these they can write only to the
     home. `sources` are the paths of the home, of the agent program's own directory, of Python and of the agent

@@ -47,7 +47,7 @@ class Store:
 
 
 def message(text: str, *, cause: UUID, index: int = 0) -> NewEvent:
-    """Returns an event that contains this text."""
+    """Returns an event that contains this text. The log derives the event's id from `cause` and `index`."""
     return NewEvent(AgentSteered(reason="person", message=text), cause, index)
 
 

@@ -25,7 +25,7 @@ class FetchTimeout:
         self._set = 0
 
     def ask(self, wait_ms: int) -> None:
-        """Set the shortest time limit to use."""
+        """Set the shortest time limit to use, `wait_ms` milliseconds."""
         self._asked = wait_ms
         self._apply()
 
