@@ -1,4 +1,4 @@
-"""What `approve` and `deny` have in common: finding the tool calls that are meant, and sending the decision."""
+"""Shared by `approve` and `deny`: finds the tool calls that the words of the command mean, and sends the decision."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ async def decide(
 ) -> None:
     """Approves or denies tool calls of a build. `words` are a call's id, which may be left out, and a comment.
 
-    With `every`, decides about each call that waits. Raises NotFound and WrongUsage.
+    If `every`, decides about each call that waits. Raises NotFound and WrongUsage.
     """
     calls, comment = chosen(await status_of_open(home, build_id), words, every=every)
     for one in calls:
@@ -36,7 +36,10 @@ async def decide(
 
 
 def chosen(status: BuildStatus, words: Sequence[str], *, every: bool) -> tuple[list[Question], str | None]:
-    """Returns the waiting calls that `words` name, or the only one, and the comment. Raises NotFound and WrongUsage."""
+    """Returns the waiting calls that `words` name, and the comment. Without an id, that is the only call that waits.
+
+    If `every`, returns all of them. Raises NotFound when none waits, and WrongUsage when the choice is unclear.
+    """
     waiting = {key: one for key, one in status.questions.items() if one.kind == APPROVAL}
     if not waiting:
         raise NotFound(

@@ -73,7 +73,7 @@ def write_archive(
 ) -> None:
     """Writes an archive, replacing an existing file. Each object is a key and a function that returns its bytes.
 
-    With `redact`, the texts of people and models are removed from the events, and no object is written.
+    If `redact`, the texts of people and models are removed from the events, and no object is written.
     """
     header = {
         "format": FORMAT,
@@ -96,7 +96,7 @@ def write_archive(
 
 
 def read_archive(path: Path) -> Archive:
-    """Reads an archive. Raises Refused, which names the line, when it does not hold all events of one build."""
+    """Reads an archive. Raises Refused when it does not contain all events of one build; the error names the line."""
     try:
         with zipfile.ZipFile(path) as file:
             names = file.namelist()

@@ -34,7 +34,7 @@ def read(files: Sequence[Path]) -> list[tuple[Attachment, bytes]]:
 
 
 async def store(home: Path, attached: Sequence[tuple[Attachment, bytes]]) -> None:
-    """Stores the files in the installation's object store. A file that it has already is not sent again."""
+    """Stores the files in the installation's object store. A file that the store has already is not sent again."""
     async with S3ObjectStore(settings_for(ObjectStoreSettings, home)) as objects:
         for _, body in attached:
             await put_blob(body, objects)

@@ -114,7 +114,7 @@ def evolve(status: BuildStatus, event: RecordedEvent) -> BuildStatus:
 
 
 def _blocked(status: BuildStatus, event: RecordedEvent) -> Wait | None:
-    """Returns what the build waits for after this event.
+    """Returns the Wait of the build after this event, or None when the build waits for nothing.
 
     A wait ends with the next event of the service that caused it.
     """
@@ -154,7 +154,7 @@ _OWED: dict[type[Event], tuple[str, str]] = {
 
 
 def _unanswered(status: BuildStatus, event: RecordedEvent) -> Owed | None:
-    """Returns the step that a service must take next for the build after this event, or None."""
+    """Returns the step that a service owes the build after this event, or None when no step is owed."""
     fact = event.data
     if isinstance(fact, build.ToolCallRequested) and (status.sandbox_open or fact.purpose == "customer"):
         return None

@@ -1,4 +1,4 @@
-"""Finds the settings that a command needs: in environment variables, else from the stack that runs on `--home`."""
+"""Finds the settings for a command: in environment variables, or else from the stack that runs on `--home`."""
 
 import os
 from collections.abc import Mapping
@@ -26,9 +26,9 @@ Limit = Annotated[int, Parameter(validator=Number(gte=1, lte=1000))]
 
 
 def settings_for(kind: type[_S], home: Path, *, role: str = "nightshift_reader") -> _S:
-    """Returns settings of this class; an environment variable overrides the value of the running stack.
+    """Returns settings of the class `kind`. An environment variable overrides the value of the running stack.
 
-    `role` is the database role to connect as. Raises ConfigurationError when neither source has a setting.
+    `role` is the database role to connect as. Raises ConfigurationError when neither source has a required setting.
     """
     given = {name.removeprefix("NIGHTSHIFT_").lower() for name, value in os.environ.items() if value}
     stack = _of_stack(home, role)

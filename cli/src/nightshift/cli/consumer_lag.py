@@ -1,4 +1,4 @@
-"""Checks from outside whether every consumer group makes progress in each of its partitions."""
+"""Checks whether every consumer group makes progress in each of its partitions, without joining the groups."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -28,9 +28,10 @@ def shared_groups(settings: KafkaSettings) -> Mapping[str, str]:
 
 
 async def late_partitions(settings: KafkaSettings) -> tuple[Sequence[PartitionProgress], bool]:
-    """Returns the partitions with a record that has waited for over a minute, and whether one makes no progress.
+    """Returns the partitions with a record that has waited for over a minute, and whether one of them makes no
+    progress.
 
-    Raises Unavailable.
+    Raises Unavailable when the broker does not answer.
     """
     late = _late(await _progress(settings, shared_groups(settings)))
     if not late:

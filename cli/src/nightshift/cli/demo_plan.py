@@ -18,7 +18,7 @@ _CLAUDE_DAY = 5_000_000
 
 @dataclass(frozen=True, slots=True)
 class DemoPlan:
-    """The settings of a demo. The account may spend `day_microusd` per day."""
+    """The settings of a demo. The account may spend `day_microusd` per day, and a day lasts `day_seconds`."""
 
     scripted: bool
     e2b: bool
@@ -50,7 +50,9 @@ class DemoPlan:
 def plan_demo(
     environ: Mapping[str, str], *, idea: Path | None, scenario: Path | None, model: str | None
 ) -> DemoPlan:
-    """Returns the plan that follows from environment and flags."""
+    """Returns the plan for these environment variables and options. Without ANTHROPIC_API_KEY the model is a scripted
+    one.
+    """
     scripted = scenario is not None or not environ.get("ANTHROPIC_API_KEY")
     return DemoPlan(
         scripted=scripted,

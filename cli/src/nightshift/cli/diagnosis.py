@@ -1,6 +1,6 @@
 """The checks of `doctor`. They spend nothing and change nothing; the object store check deletes what it writes.
 
-Each check ends within 15 s. It returns what it found, and how to fix it.
+Each check ends within 15 s. It returns a finding, with advice how to fix a problem.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ _SKEW = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of a check. `fix` says what to do, or is None when nothing can or need be done."""
+    """The result of a check. `fix` says how to mend the problem, or is None when there is nothing to mend."""
 
     status: Status
     detail: str
@@ -223,7 +223,7 @@ async def check_consumers(home: Path) -> Finding:
 
 
 async def stale_rows(home: Path) -> Sequence[StalePending]:
-    """Returns the pending rows of the log that outlived their purpose, oldest first."""
+    """Returns the pending rows of the log that should have been closed before now, oldest first."""
     async with open_database(home) as database:
         return await PostgresEventLog(database, actor="doctor", notify=False).stale_pending()
 

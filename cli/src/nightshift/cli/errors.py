@@ -9,4 +9,4 @@ from nightshift.eventlog.errors import Refused
 
 
 class WrongUsage(Refused):
-    """An argument is not understood or contradicts another one. Raised before the command does anything."""
+    """An argument cannot be understood or contradicts another one. Raised before the command does anything."""

@@ -31,8 +31,8 @@ def event_json(event: RecordedEvent) -> dict[str, Any]:
 def read_lines(lines: Iterable[str], name: str) -> list[RecordedEvent]:
     """Returns the events in lines of JSON. All must belong to one build. Lines without a version are skipped.
 
-    Raises Refused, which names the line, for a line that is not an event, an event of another build, or a gap or
-    repetition in the versions. Raises NotFound when there is no event. `name` names the source in errors.
+    Raises Refused for a line that is not an event, an event of another build, or a gap or repetition in the versions;
+    the error names the line. Raises NotFound when there is no event. `name` names the source in errors.
     """
     events: list[RecordedEvent] = []
     for number, line in enumerate(lines, start=1):

@@ -31,7 +31,7 @@ class FileChange:
 
 
 def file_changes(events: Sequence[RecordedEvent], *, longest: int = 400) -> Iterator[FileChange]:
-    """Yields every successful change, in the order of the results. A diff has at most `longest` lines."""
+    """Yields every successful change of a file, in the order of the results. Shortens a diff to `longest` lines."""
     asked: dict[str, ToolCallRequested] = {}
     known: dict[str, str] = {}
     for event in events:

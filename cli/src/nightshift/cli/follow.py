@@ -32,7 +32,7 @@ class JsonRenderer:
         write_json(event_json(event))
 
     def idle(self, status: BuildStatus) -> None:
-        """Prints nothing, because the output is only events."""
+        """Does nothing while no event comes, because the output is only events."""
 
 
 class PlainRenderer:
@@ -45,7 +45,7 @@ class PlainRenderer:
         self._print(status, lines(status, event))
 
     def idle(self, status: BuildStatus) -> None:
-        """Prints why the build waits, unless it was printed already."""
+        """Called while no event comes. Prints why the build waits, unless it was printed already."""
         self._print(status, self._waits.of(status, datetime.now(UTC)))
 
     def _print(self, status: BuildStatus, narrated: Iterable[Line]) -> None:
@@ -63,7 +63,9 @@ class TerminalRenderer(PlainRenderer):
         self._spinner = Spinner("dots")
 
     def idle(self, status: BuildStatus) -> None:
-        """Prints why the build waits, unless it was printed already, and draws the last line again."""
+        """Called while no event comes. Prints why the build waits, unless it was printed already, and updates the last
+        line.
+        """
         super().idle(status)
         self._live.update(Group(Text(""), self._now(status)))
 
@@ -108,7 +110,7 @@ class WaitLines:
 
 
 def doing(status: BuildStatus, now: datetime | None = None) -> str:
-    """Returns in a few words what a build does right now, or how long it still sleeps."""
+    """Returns in a few words what a build does at `now` (default: the present), or how long it still sleeps."""
     now = now or datetime.now(UTC)
     if status.asleep_until is not None and now <= status.asleep_until:
         return f"asleep, wakes in {_clock((status.asleep_until - now).total_seconds())}"
@@ -155,7 +157,7 @@ async def follow(
 ) -> tuple[BuildStatus, Exit]:
     """Prints the events of the batches until `stop(status)` returns an exit code.
 
-    Returns the last status and that code.
+    Returns the last status and that exit code.
     """
     renderer: JsonRenderer | PlainRenderer = JsonRenderer() if as_json else PlainRenderer()
     status = BuildStatus(build_id)

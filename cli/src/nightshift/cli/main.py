@@ -92,7 +92,9 @@ _GROUPS = {title: cyclopts.Group(title, sort_key=place) for place, title in enum
 
 
 def build_app(used: str | None = None) -> cyclopts.App:
-    """Returns the root command with all subcommands. Imports only the subcommand `used`."""
+    """Returns the root command with all subcommands. Imports only the subcommand `used`; of the others it knows the
+    names.
+    """
     app = cyclopts.App(
         name="nightshift",
         help=_HELP,
@@ -114,7 +116,7 @@ def build_app(used: str | None = None) -> cyclopts.App:
 
 
 def _load(module: str) -> cyclopts.App:
-    """Imports a subcommand. Its own help is its docstring, not its line in the overview."""
+    """Imports a subcommand and returns its app. Its own `--help` shows its docstring."""
     app: cyclopts.App = import_module(module).app
     if app.default_command is not None:
         app.help = None

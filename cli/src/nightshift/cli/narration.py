@@ -66,7 +66,9 @@ def _flat(command: str) -> str:
 
 
 def lines(status: BuildStatus, event: RecordedEvent) -> Iterator[Line]:
-    """Yields the lines that describe an event. `status` is the status before the event. Some events have no line."""
+    """Yields the lines that describe an event. `status` is the build's status before the event. Some events have no
+    line.
+    """
     for kind, text, tone in _parts(status, event.data):
         yield Line(event.recorded_at, kind, text, tone)
 
@@ -196,7 +198,7 @@ def _waiting_line(
 
 
 def proof_in_words(proof: Proof) -> Iterator[str]:
-    """Yields each thing that shows that a build works, in a few words."""
+    """Yields in a few words each part of the proof that a build works, such as passed checks."""
     if proof.tests_executed:
         yield f"{proof.tests_executed} test{'s' * (proof.tests_executed != 1)} executed"
     yield from (
@@ -302,7 +304,9 @@ def _narrated_text(call: build.ToolCallRequested) -> str:
 def _what_was_checked(
     status: BuildStatus, call: build.ToolCallRequested, fact: sandbox.ToolCallCompleted
 ) -> str:
-    """Returns what a call of the orchestrator checked. The output of its own test run names each test in a heading."""
+    """Returns in words what the orchestrator checked with this call: the preview, or the names of the tests that it
+    ran.
+    """
     if call.purpose == "preview":
         return f"the preview on port {input_in_words(call)}"
     headings = [

@@ -24,7 +24,9 @@ _WORK = "SELECT * FROM nightshift.work_summary()"
 
 @dataclass(frozen=True, slots=True)
 class RunningReplica:
-    """A running process of a service. `held` is the amount of work in hand, and `room` how much more it would take."""
+    """A running process of a service. `held` is its number of pieces of work, and `room` is how many more it would
+    take.
+    """
 
     service: str
     replica: str
@@ -37,7 +39,9 @@ class RunningReplica:
 
 @dataclass(frozen=True, slots=True)
 class WorkInHand:
-    """One kind of pending work or of leases: how many there are, and since when the oldest waits (None for leases)."""
+    """One kind of pending rows or leases. `number` counts them, and `oldest` is the time of the oldest (None for
+    leases).
+    """
 
     kind: str
     number: int
@@ -48,7 +52,7 @@ class WorkInHand:
 class GroupLag:
     """The records of a topic that a consumer group has not handled yet.
 
-    `waiting_s` is the age of the oldest in seconds.
+    `waiting_s` is the age of the oldest record in seconds.
     """
 
     group: str
@@ -81,7 +85,7 @@ async def installation_status(home: Path) -> InstallationStatus:
 
 
 async def running_replicas(database: Database) -> list[RunningReplica]:
-    """Return the processes that reported within the last seconds, by service."""
+    """Return the processes that have reported within the last GONE_AFTER_S seconds, sorted by service."""
     rows = await database.fetch(_LIVE, timedelta(seconds=GONE_AFTER_S))
     return [
         RunningReplica(

@@ -59,7 +59,7 @@ def write_line(text: str = "") -> None:
 
 
 def write_result(value: Mapping[str, object], text: str, *, as_json: bool) -> None:
-    """Writes the result of a command: with `as_json` the value to stdout, otherwise the text to stderr."""
+    """Writes the result of a command. If `as_json`, writes the value to stdout, otherwise the text to stderr."""
     if as_json:
         write_json(value)
     else:

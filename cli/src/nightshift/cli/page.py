@@ -24,7 +24,7 @@ _DATA, _DIFF_LINES = 400, 120
 
 
 def page(build_id: str, events: Sequence[RecordedEvent]) -> str:
-    """Returns the page as HTML of at most MOST_BYTES bytes."""
+    """Returns the HTML of the page, at most MOST_BYTES bytes if possible. For that, shortens texts and diffs."""
     for characters, diff_lines in ((_DATA, _DIFF_LINES), (0, _DIFF_LINES), (0, 20), (0, 0)):
         html = _html(_data(build_id, events, characters, diff_lines))
         if len(html) <= MOST_BYTES:

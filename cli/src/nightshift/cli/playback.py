@@ -26,9 +26,9 @@ ReadKey = Callable[[float | None], str]
 
 @dataclass
 class Playback:
-    """How the recording is played now. With `step`, each event waits for a key.
+    """The mode in which the recording is played now. If `step`, each event waits for a key.
 
-    With `until_turn`, events play without pauses up to the next turn.
+    If `until_turn`, events play without pauses up to the next turn.
     """
 
     speed: float
@@ -37,7 +37,7 @@ class Playback:
     over: bool = False
 
     def press(self, key: str) -> bool:
-        """Change the playback as the key says. Returns whether the next event plays at once."""
+        """Change the playback as this key demands. Returns whether the next event plays at once."""
         match key:
             case "q" | "\x03" | "\x04":
                 self.over = True
@@ -54,7 +54,7 @@ class Playback:
         return self.over or key in {"n", "t", "\r", "\n"}
 
     def wait(self, recorded_s: float, read_key: ReadKey, clock: Callable[[], float] = monotonic) -> None:
-        """Wait as long as the recording did, at the present speed, or until a key plays the next event."""
+        """Wait as long as the recording did before the next event, at the present speed. A key can end the wait."""
         if self.until_turn:
             return
         deadline = clock() + min(max(recorded_s, 0.0) / self.speed, LONGEST_PAUSE_S)
@@ -70,7 +70,7 @@ class Playback:
 def play(
     build_id: str, events: Sequence[RecordedEvent], playback: Playback | None, read_key: ReadKey
 ) -> None:
-    """Prints what a build did, event by event. Without a playback it prints everything at once."""
+    """Prints what a build did, event by event. If `playback` is None, prints everything at once."""
     status, turn = BuildStatus(build_id), 0
     before_at = events[0].recorded_at
     for event in events:

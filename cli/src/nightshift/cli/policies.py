@@ -25,7 +25,7 @@ ROLES: tuple[str, ...] = get_args(Role)
 def with_models(before: Mapping[str, str], given: Iterable[str]) -> dict[str, str] | None:
     """Returns role → model after the changes in `given`: ROLE=MODEL sets a model, and ROLE= removes it.
 
-    Returns None when no model is left. Raises WrongUsage.
+    Returns None when no model is left. Raises WrongUsage for a change of another form or an unknown role.
     """
     models = dict(before)
     for text in given:
@@ -51,7 +51,7 @@ def with_approvals(
 ) -> Mapping[str, Any] | None:
     """Returns the approval policy that these options describe, or `before` when no option is given.
 
-    Raises WrongUsage.
+    Raises WrongUsage for wrong options.
     """
     if mode is None and deadline_s is None and not (ask or hosts or allow):
         return before

@@ -1,6 +1,6 @@
-"""Sends requests to Kafka, like any producer outside.
+"""Sends requests to Kafka, in the same form as any producer outside of Nightshift.
 
-They are validated first, so that mistakes are reported at once.
+Requests are validated first, so that mistakes are reported at once.
 """
 
 import os

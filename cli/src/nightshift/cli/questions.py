@@ -152,9 +152,9 @@ def _question(
 def person_wait(
     fact: Event, questions: Questions, calls: Mapping[str, ToolCallRequested], build_id: str, at: datetime
 ) -> Wait | None:
-    """Returns the Wait that a `build.waiting` event begins, or None for other events.
+    """Returns the Wait that begins with a `build.waiting` event. Returns None for other events.
 
-    `calls` maps ids to the tool calls that have no result.
+    `calls` maps ids to the tool calls that have no result yet.
     """
     if not isinstance(fact, BuildWaiting):
         return None

@@ -30,9 +30,10 @@ Source = Annotated[
 
 
 async def recorded_events(home: Path, source: str, *, whole: bool = False) -> list[RecordedEvent]:
-    """Returns all events of a build. With `whole`, large fields are loaded from the object store into the events.
+    """Returns all events of a build. If `whole`, large fields are loaded from the object store into the events.
 
-    Raises NotFound. For a file, raises Refused, which names the line, when it is not the log of one build.
+    `source` is a build id, a file or `-` for stdin. Raises NotFound. Raises Refused when a file is not the log of one
+    build; the error names the line.
     """
     if source == "-":
         return read_lines(sys.stdin, "stdin")
@@ -51,7 +52,7 @@ async def recorded_events(home: Path, source: str, *, whole: bool = False) -> li
 
 
 def _is_file(path: Path) -> bool:
-    """Returns whether the argument is a file. A name without a suffix is always a build id."""
+    """Returns whether the argument names an existing file. A name without a suffix is always a build id."""
     return path.suffix != "" and path.is_file()
 
 

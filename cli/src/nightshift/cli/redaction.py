@@ -1,4 +1,4 @@
-"""Removes from events what people and models wrote. Ids, types, sizes, times and money stay."""
+"""Removes the texts of people and models from events. Ids, types, sizes, times and money stay."""
 
 from typing import Any
 
@@ -13,7 +13,9 @@ _OF_A_BLOCK = frozenset({"type", "id", "tool_use_id", "name", "media_type"})
 
 
 def redacted(event: RecordedEvent) -> RecordedEvent:
-    """Returns the event with every sealed text replaced by its length. The result is a valid event of the same type."""
+    """Returns the event with every text of a person or model replaced by its length. The result is a valid event of
+    the same type.
+    """
     fact = event.data
     sealed = sealed_fields(type(fact))
     if not sealed:
@@ -27,9 +29,9 @@ def redacted(event: RecordedEvent) -> RecordedEvent:
 
 
 def _removed(value: Any) -> Any:
-    """Returns the value with its texts replaced.
+    """Returns the value with each text in it replaced by the text's length.
 
-    Its shape stays, and so does the size of a text in the object store.
+    Lists and objects keep their shape. A reference to the object store keeps its size.
     """
     if isinstance(value, str):
         return _length(value)

@@ -30,7 +30,7 @@ FilesAt = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class BuildSnapshots:
-    """The snapshots of one build, with its events and the store that holds them."""
+    """The snapshots of one build, with the build's events and the snapshot store of its project."""
 
     build_id: str
     events: Sequence[RecordedEvent]
@@ -38,9 +38,9 @@ class BuildSnapshots:
     settings: SnapshotSettings
 
     async def load(self, at: str | None) -> tuple[int, str, Manifest]:
-        """Return the version, the key and the manifest of the snapshot at a moment.
+        """Return the version, the key and the manifest of the snapshot at the moment `at` (None: now).
 
-        Prints a note when it is an older one. Raises NotFound, WrongUsage and HostileTree.
+        Prints a note when the snapshot is not exactly of this moment. Raises NotFound, WrongUsage and HostileTree.
         """
         version = self.events[-1].version if at is None else version_at(self.events, at)
         chosen = snapshot_at(self.events, version)

@@ -1,4 +1,4 @@
-"""Opens the snapshots of a project for commands that also work without them."""
+"""Opens the snapshots of a project for commands that also work without snapshots."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

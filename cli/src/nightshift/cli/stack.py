@@ -46,7 +46,7 @@ class StackChild:
 async def start_stack(
     home: Path, *, arguments: list[str], environment: Mapping[str, str], outlives_us: bool
 ) -> StackChild:
-    """Starts a stack and waits until it is ready. Raises NightshiftError, with its last output, when it fails.
+    """Starts a stack and waits until it is ready. Raises NightshiftError, with the stack's last output, when it fails.
 
     Unless `outlives_us`, the stack stops when this process exits or is killed.
     """

@@ -19,7 +19,9 @@ def state_json(state: BuildState) -> dict[str, Any]:
 
 
 def state_fields(state: BuildState, at: datetime) -> dict[str, object]:
-    """Returns name → value for the parts of a state that a person wants to know."""
+    """Returns the parts of a state that a person wants to know: name → value. `at` is when its last event was
+    recorded.
+    """
     talk, funds, place = state.conversation, state.funds, state.workspace
     open_calls = [call.words or call.tool for call in state.tool_calls if call.result is None]
     return {

@@ -27,7 +27,7 @@ def short(text: str, width: int = _WIDTH) -> str:
 
 
 def visible(text: str) -> str:
-    """Returns the text with each character that is not shown, such as one that reverses text, as `\\u202e`."""
+    r"""Returns the text with each invisible character, such as one that reverses text, written as `\u202e`."""
     return "".join(one if one in "\n\t" or one.isprintable() else f"\\u{ord(one):04x}" for one in text)
 
 

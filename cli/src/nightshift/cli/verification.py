@@ -23,7 +23,7 @@ _BATCH = 8
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The result of verifying one build. `error` says why its events could not be read or folded."""
+    """The result of verifying one build. `error` is the reason why its events could not be read or folded, or None."""
 
     build_id: str
     mode: str = ""

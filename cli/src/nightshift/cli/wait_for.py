@@ -16,7 +16,7 @@ _ASKED = 5.0
 
 
 async def known_or_sent(builds: Builds, home: Path, build_id: str) -> None:
-    """Returns when the build is in the log or its request is among the newest. Raises NotFound otherwise."""
+    """Returns when the build is in the log or its request is among the newest requests. Raises NotFound otherwise."""
     if await builds.has_build(build_id):
         return
     sent = await _was_sent(home, build_id)

@@ -16,9 +16,9 @@ PROMPT_S = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Why a build makes no progress since `since`, and what a person can do. The next event of `owner` ends the wait.
+    """A wait of a build since `since`: the reason, and what a person can do. The next event of `owner` ends the wait.
 
-    The build continues by itself at `until`. When `until` is None, it needs the action.
+    The build continues by itself at `until`. If `until` is None, a person must act.
     """
 
     reason: str
@@ -45,7 +45,9 @@ class Owed:
     since: datetime
 
     def late(self, now: datetime) -> Wait | None:
-        """Returns the wait for that service, or None during the first 8 s, when the service is not late yet."""
+        """Returns the wait for that service. Returns None during the first PROMPT_S seconds, when the service is not
+        late yet.
+        """
         seconds = (now - self.since).total_seconds()
         if seconds < PROMPT_S:
             return None
@@ -81,7 +83,7 @@ def key_wait(fact: BuildWaiting, at: datetime) -> Wait:
 
 
 def sleep_wait(fact: SleepRequested, build_id: str, at: datetime, before: Wait | None) -> Wait:
-    """Returns the wait of a sleeping build. `before` is what it waited for when it fell asleep."""
+    """Returns the wait of a sleeping build. `before` is the wait during which it fell asleep, or None."""
     until = "" if fact.wake_at is None else f" until {fact.wake_at.astimezone():%H:%M:%S}"
     if fact.reason == "budget":
         reason = f"asleep{until}: account {fact.account_id} has too little left today for its next call"
@@ -94,7 +96,7 @@ def sleep_wait(fact: SleepRequested, build_id: str, at: datetime, before: Wait |
 
 
 def overslept(account_id: str, wake_at: datetime, now: datetime) -> Wait | None:
-    """Returns the wait of a build that still sleeps after the time of its wake, or None while that is not late yet.
+    """Returns the wait of a build that still sleeps after its `wake_at`. Returns None while that is not late yet.
 
     The reason is money: the budget service wakes a build only when its account can pay the next call.
     """

@@ -58,7 +58,7 @@ async def answer(
 
 
 async def _give_result(home: Path, build: str, words: Sequence[str], *, as_json: bool) -> None:
-    """Sends the result of a call of a customer's tool, as the customer's consumer would.
+    """Sends the result of a call of a customer's tool, in place of the customer's consumer.
 
     Raises WrongUsage unless `words` are the call's id and one text.
     """
@@ -71,9 +71,10 @@ async def _give_result(home: Path, build: str, words: Sequence[str], *, as_json:
 
 
 def chosen(status: BuildStatus, words: Sequence[str]) -> tuple[Question, str | None]:
-    """Returns the question that `words` name, or the only one, and the text of the answer.
+    """Returns the question that `words` name, and the text of the answer. Without an id, that is the only open
+    question.
 
-    Raises NotFound and WrongUsage.
+    Raises NotFound when no question is open, and WrongUsage when the words are unclear.
     """
     open_ = {key: one for key, one in status.questions.items() if one.kind != APPROVAL}
     if words and (approval := status.questions.get(words[0])) is not None and words[0] not in open_:

@@ -78,7 +78,10 @@ def _row(one: BuildStatus, now: datetime) -> tuple[object, ...]:
 
 
 def _shown(one: BuildStatus) -> str:
-    """Returns the proof of a ready build in words, else how many criteria were met in the last round of judging."""
+    """Returns a short text on how good the result is: the proof of a ready build, or else how many criteria were met.
+
+    Returns `-` when there is neither.
+    """
     if one.proof is not None:
         return short("; ".join(proof_in_words(one.proof)), 40)
     return "-" if one.criteria_met is None else "{} of {} criteria met".format(*one.criteria_met)

@@ -101,7 +101,11 @@ async def roles(*, passwords: Path | None = None, json: Json = False, home: Home
 
 
 def _passwords(folder: Path) -> Mapping[str, str]:
-    """Reads a password from each file. Files whose names begin with a dot belong to Kubernetes and are left out."""
+    """Reads a password from each file in `folder`. Returns role → password.
+
+    Leaves out files whose names begin with a dot, because Kubernetes adds such files. Raises NotFound for an
+    unreadable folder.
+    """
     try:
         files = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file())
         texts = {

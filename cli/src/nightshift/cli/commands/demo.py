@@ -1,4 +1,4 @@
-"""`nightshift demo`: shows a whole build, including a sleep, on a stack of its own."""
+"""`nightshift demo`: runs a whole build, including a sleep, on a stack of its own."""
 
 import asyncio
 import os
@@ -170,7 +170,10 @@ async def _build(
 
 
 def _ended() -> Stop:
-    """Returns a function that says when to stop following: after the end and the last snapshot, which has 10 s."""
+    """Returns a function that decides when to stop following the build: after its end and its last snapshot.
+
+    It waits for that snapshot for at most 10 s.
+    """
     deadline: list[float] = []
 
     def stop(status: BuildStatus) -> Exit | None:

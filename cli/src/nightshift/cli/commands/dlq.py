@@ -252,7 +252,7 @@ async def _redrive(
 
 
 async def _objects(letter: DeadLetter, stack: AsyncExitStack, home: Path) -> ObjectStore | None:
-    """Returns the object store when this dead letter needs it and settings name one, else None."""
+    """Returns the object store when this dead letter needs one and settings name one. Otherwise returns None."""
     if letter.value_ref is None and letter.headers_ref is None:
         return None
     try:

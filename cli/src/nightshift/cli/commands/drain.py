@@ -82,7 +82,9 @@ async def _administrator(home: Path) -> AsyncIterator[Database]:
 
 
 async def _wait(database: Database, service: str, timeout: float) -> list[RunningReplica]:
-    """Wait until no replica of the service holds work. Returns the replicas that still do after `timeout` seconds."""
+    """Wait until no replica of the service has work. Returns the replicas that still have work after `timeout`
+    seconds.
+    """
     loop = asyncio.get_running_loop()
     until, begun = loop.time() + timeout, loop.time()
     while True:

@@ -1,4 +1,4 @@
-"""`nightshift gc`: deletes snapshots that no rule keeps, and contents that no snapshot needs."""
+"""`nightshift gc`: deletes snapshots that no retention rule keeps, and stored contents that no snapshot needs."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any

@@ -94,7 +94,7 @@ async def _show(
 
 
 async def _answers(url: str, sandbox: Sandbox) -> None:
-    """Wait until the server answers. Raises Unavailable, with the end of its output, when it does not."""
+    """Wait until the server answers. Raises Unavailable, with the end of the server's output, when it does not."""
     deadline = asyncio.get_running_loop().time() + _READY_S
     while asyncio.get_running_loop().time() < deadline:
         if await asyncio.to_thread(_is_answered, url):
@@ -131,7 +131,7 @@ def _running(events: Sequence[RecordedEvent]) -> str | None:
 
 
 def _server(events: Sequence[RecordedEvent]) -> tuple[str | None, int | None]:
-    """Return the command that starts the build's server, and its port, from its events. None where they do not tell.
+    """Return the command that starts the build's server, and its port. Each is None when the events do not show it.
 
     The command is the agent's last one that left a process in the background before its last preview.
     """

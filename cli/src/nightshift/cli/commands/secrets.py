@@ -23,7 +23,7 @@ Hosts = Annotated[list[str], cyclopts.Parameter("--host", negative=())]
 
 
 def _store(home: Path) -> SecretStore:
-    """Return the secret store of a gateway on this machine."""
+    """Return the secret store of a sandbox gateway on this machine."""
     given = os.environ.get("NIGHTSHIFT_SECRETS_DIR")
     return SecretStore(Path(given) if given else home.absolute() / "secrets")
 

@@ -80,7 +80,7 @@ async def wait(
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """A condition on the status of a build. With `passing`, it also counts when it was met before the wait began."""
+    """A condition on the status of a build. If `passing`, it also counts when it was met only before the wait began."""
 
     met: Callable[[BuildStatus], bool]
     passing: bool = False
@@ -89,9 +89,9 @@ class Awaited:
 async def waited(
     batches: AsyncIterator[list[RecordedEvent]], build: str, awaited: Awaited
 ) -> AsyncIterator[tuple[BuildStatus, Exit | None]]:
-    """Yields the status after each batch of events.
+    """Yields the status after each batch of events, with an exit code.
 
-    The exit code is None until the condition is met or the build ends.
+    The exit code is None until the condition is met or the build has ended.
     """
     status = BuildStatus(build)
     async for batch in batches:
@@ -123,9 +123,9 @@ def condition(text: str) -> Awaited:
 
 
 def seconds(text: str | None) -> float | None:
-    """Returns the seconds that a text such as `90s`, `15m`, `2h` or `90` means, and None for None.
+    """Returns the number of seconds in a text such as `90s`, `15m`, `2h` or `90`. Returns None for None.
 
-    Raises WrongUsage.
+    Raises WrongUsage for any other text.
     """
     if text is None:
         return None

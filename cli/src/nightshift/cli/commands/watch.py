@@ -46,9 +46,10 @@ async def watch(
 async def follow_to_the_end(
     home: Path, build: str, *, as_json: bool, fail_on_sleep: bool = False, sent: BuildRequested | None = None
 ) -> int:
-    """Shows a build until it ends and returns the exit code for its end. With `as_json` the last line is its status.
+    """Shows a build until it ends and returns the exit code for its end. If `as_json`, the last line is its status.
 
-    `sent` is the request that was just sent for it. Raises Refused when the log has another build with this id.
+    `sent` is the request for the build, if it was just sent. Raises Refused when the log has another build with this
+    id.
     """
 
     def stop(status: BuildStatus) -> Exit | None:

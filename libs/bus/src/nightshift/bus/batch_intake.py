@@ -22,7 +22,7 @@ class ConsumerClient(CommitTarget, Protocol):
     """The Kafka client that delivers batches to a BatchIntake. The intake pauses and resumes partitions through it."""
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
-        """Stop delivering messages of these partitions."""
+        """Stop delivering messages of these partitions until they are resumed."""
         ...
 
     def resume(self, partitions: Iterable[TopicPartition]) -> None:
@@ -31,7 +31,7 @@ class ConsumerClient(CommitTarget, Protocol):
 
 
 class Progress(NamedTuple):
-    """What the watchdog knows about one assigned partition.
+    """The progress of one assigned partition, for the watchdog.
 
     `settled` counts the messages that were handled, skipped or dead-lettered since the partition was assigned. `busy`
     is True while a message is being processed. `waiting` is True while that message waits on purpose: for room in the
@@ -47,8 +47,10 @@ _NO_PROGRESS = Progress(0, waiting=False, busy=False)
 
 
 class BatchIntake:
-    """Passes the messages of each fetched batch to the workers of their partitions, and commits what they have
-    settled.
+    """Passes the messages of each fetched batch to the workers of their partitions, and commits the offsets of settled
+    ones.
+
+    A message is settled when it was handled, skipped or dead-lettered.
     """
 
     def __init__(
@@ -78,7 +80,8 @@ class BatchIntake:
     def attach(self, client: ConsumerClient, attempts: AttemptStore | None = None) -> None:
         """Set the client that delivers the batches; call it before the first `take`.
 
-        With `attempts`, each new worker starts with a RestartGuard, which detects messages that end the process.
+        If `attempts` is given, each new worker starts with a RestartGuard, which detects messages that end the
+        process.
         """
         self._client = client
         self._attempts = attempts
@@ -105,7 +108,7 @@ class BatchIntake:
             self._pause([partition for partition, worker in touched.items() if not worker.idle.is_set()])
 
     def pass_to(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Commit the client's position in each partition whose worker is idle.
+        """Commit the client's position (`positions`) in each partition whose worker is idle.
 
         The client reads over aborted transactions and transaction markers without delivering a message. Without this
         commit they would count as lag.
@@ -117,13 +120,13 @@ class BatchIntake:
                 self._settled(partition, position)
 
     def begin_at(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Commit these first offsets of partitions in which no message is settled yet."""
+        """Commit these first offsets of partitions, except where a message has been settled already."""
         for partition, offset in offsets.items():
             if self._worker(partition).settled == 0:
                 self._settled(partition, offset)
 
     def progress(self, partition: TopicPartition) -> Progress:
-        """Return how many messages of this partition are settled and whether one is in process."""
+        """Return the progress of this partition. Without a worker for it: nothing settled, not busy, not waiting."""
         worker = self._workers.get(partition)
         if worker is None:
             return _NO_PROGRESS
@@ -157,7 +160,7 @@ class BatchIntake:
         self._count_paused()
 
     async def close(self) -> None:
-        """Give up all partitions as `revoked` does, and stop committing. Close the client only afterwards."""
+        """Give up all partitions, like `revoked`, and stop committing. Close the client only afterwards."""
         await self.revoked(list(self._workers))
         if self._committer is not None:
             await self._committer.close()

@@ -1,8 +1,7 @@
 """Encodes and decodes dead letters.
 
-A dead letter has the key, value and headers of the message that failed. Behind its headers follow ours: the names
-below, in this order. When a name occurs twice, the last one counts, so the sender of the message cannot forge our
-headers.
+A dead letter has the key, value and headers of the message that failed, followed by our headers: the names below, in
+this order. When a name occurs twice, the last one counts, so the sender of the message cannot forge our headers.
 """
 
 import hashlib
@@ -67,7 +66,7 @@ class DeadLetter:
     """A decoded dead letter. `key`, `value` and `headers` are those of the message that failed.
 
     Bytes that were too large to send are in the object store under `dead-letters/<digest>`. Then `value_ref` or
-    `headers_ref` holds their digest. All times are ISO 8601 text.
+    `headers_ref` is their digest. All times are ISO 8601 text.
     """
 
     id: str
@@ -112,7 +111,7 @@ def digest(body: bytes) -> str:
 
 
 def reference(body: bytes) -> bytes:
-    """Return the JSON text that stands in a dead letter for bytes that were too large to send: their size and
+    """Return the JSON text that replaces, in a dead letter, bytes that were too large to send: their size and
     digest.
     """
     return json.dumps({"bytes": len(body), "ref": digest(body)}).encode()
@@ -141,8 +140,8 @@ def write(
 ) -> Outgoing:
     """Encode the dead letter of a message that failed.
 
-    With `value_by_reference` or `headers_by_reference`, the dead letter holds only the digest of these bytes. The
-    caller must store the bytes before it sends the dead letter.
+    If `value_by_reference` or `headers_by_reference`, it contains only the digest of the value or of the headers. The
+    caller must store these bytes before it sends the dead letter.
     """
     body: Body = "null" if message.value is None else "reference" if value_by_reference else "inline"
     value = reference(message.value) if value_by_reference and message.value is not None else message.value

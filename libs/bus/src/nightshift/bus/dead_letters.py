@@ -17,15 +17,15 @@ class TopicReader(Protocol):
     """Reads all records of a topic."""
 
     def read(self, topic: str) -> AsyncIterator[Inbound]:
-        """Yield the topic's records up to its end at the time of the call."""
+        """Yield the records that the topic has at the time of the call."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ListedDeadLetter:
-    """A dead letter and what an operator did with it.
+    """A dead letter, and whether an operator has redriven or dropped it.
 
-    `dropped` is the reason of a drop, None when it was not dropped.
+    `dropped` is the reason that the operator gave, or None when it was not dropped.
     """
 
     dead_letter: DeadLetter
@@ -34,7 +34,7 @@ class ListedDeadLetter:
 
     @property
     def open(self) -> bool:
-        """Whether nobody has redriven or dropped it yet."""
+        """Whether no operator has redriven or dropped the dead letter yet."""
         return not self.redriven and self.dropped is None
 
 
@@ -42,7 +42,7 @@ class ListedDeadLetter:
 class DeadLetterFilter:
     """Selects dead letters by source topic, reason and consumer group. None selects any.
 
-    Dead letters that were redriven or dropped are selected only with `closed`.
+    Dead letters that were redriven or dropped are selected only if `closed`.
     """
 
     topic: str | None = None
@@ -75,7 +75,7 @@ class DeadLetters:
     ) -> list[ListedDeadLetter]:
         """Return the dead letters that `accepts` selects, each once, oldest first.
 
-        Skips records that are not dead letters. Without `bodies`, their values and headers are left out, so that a long
+        Skips records that are not dead letters. Unless `bodies`, their values and headers are left out, so that a long
         list needs little memory.
         """
         found: dict[str, DeadLetter] = {}
@@ -123,11 +123,11 @@ class DeadLetters:
         return found[0]
 
     async def redrive(self, dead_letter: DeadLetter, producer: Producer, objects: ObjectStore | None) -> None:
-        """Send the message of a dead letter to its source topic again, and mark the dead letter as redriven.
+        """Send the message of a dead letter to its source topic again, then mark the dead letter as redriven.
 
-        After a crash between the two, a second redrive sends the message twice. Handlers tolerate that. Raises Refused
-        when the message cannot be decoded or its source topic is unknown. Raises Unavailable when the broker or the
-        object store does not answer.
+        After a crash between these steps, a second redrive sends the message twice. Handlers tolerate that. Raises
+        Refused when the message cannot be decoded or its source topic is unknown. Raises Unavailable when the broker
+        or the object store does not answer.
         """
         if dead_letter.reason == UNDECODABLE:
             raise Refused(
@@ -148,7 +148,10 @@ class DeadLetters:
         await producer.send([codec.redriven_marker(self._topic, dead_letter)])
 
     async def drop(self, dead_letter: DeadLetter, reason: str, producer: Producer) -> None:
-        """Mark a dead letter as given up, with the reason. Its record stays in the topic. Raises Unavailable."""
+        """Mark a dead letter as given up, with the reason. Its record stays in the topic.
+
+        Raises Unavailable when the broker does not answer.
+        """
         await producer.send([codec.dropped_marker(self._topic, dead_letter.id, reason)])
 
 
@@ -160,10 +163,10 @@ def _decoded(record: Inbound) -> DeadLetter | None:
 
 
 async def restored(dead_letter: DeadLetter, objects: ObjectStore | None) -> DeadLetter:
-    """Return the dead letter with the value and headers that the object store holds for it.
+    """Return the dead letter with its whole value and headers, which may be in the object store.
 
-    Raises Refused when they are needed and `objects` is None. Raises Fault when the stored bytes do not have the
-    digest.
+    Raises Refused when the object store is needed and `objects` is None. Raises Fault when the stored bytes do not
+    have the digest in the dead letter.
     """
     if dead_letter.value_ref is not None:
         dead_letter = replace(dead_letter, value=await _fetch(dead_letter.value_ref, objects))

@@ -44,8 +44,9 @@ class Dispatcher:
     ) -> None:
         """Create the dispatcher of one subscription.
 
-        `objects` loads event data that is too large for a message. With `keys` every request must be signed. Raises
-        ValueError unless all handled events have one owner, that is, come from one topic.
+        `objects` loads event data that is too large for a message. `seen_subjects` is the number of streams whose last
+        handled version is remembered. If `keys` is given, every request must be signed. Raises ValueError unless all
+        handled events have one owner, that is, come from one topic.
         """
         owners = {event.owner for event in subscription.handlers}
         if len(owners) != 1:
@@ -69,7 +70,7 @@ class Dispatcher:
         }
 
     def skip(self, message: Inbound) -> str | None:
-        """Return why this message can be skipped, judged by its headers alone, without decoding it.
+        """Return the reason to skip this message, judged by its headers alone, without decoding it.
 
         Returns None when the message must be handled, or when the headers do not decide it.
         """
@@ -89,9 +90,10 @@ class Dispatcher:
         return None
 
     async def handle(self, message: Inbound) -> None:
-        """Decode a message and call its handler. Raises what decoding or the handler raises.
+        """Decode a message and call its handler. Raises the errors of decoding and of the handler.
 
-        Adds the event's ids to the log context. The caller's task must clear that context before each message.
+        Ignores a message that does not decode when its type has no handler and the subscription's `reports_undecodable`
+        is False. Adds the event's ids to the log context, which the caller must clear before each message.
         """
         try:
             event = await self._decode(message)

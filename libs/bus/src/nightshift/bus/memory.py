@@ -42,7 +42,7 @@ class _Group:
 
 
 class MemoryBus:
-    """An in-memory broker that is also a producer to itself."""
+    """An in-memory broker. It is also a Producer that sends to this broker."""
 
     def __init__(self, *, partitions: int = 2) -> None:
         self._partitions = partitions
@@ -99,7 +99,7 @@ class MemoryBus:
         registry: Registry = CATALOGUE,
         carry_limit: int = 1_048_576,
     ) -> "MemoryConsumers":
-        """Return the consumers of one simulated process.
+        """Return the consumers of one simulated process, not started.
 
         Starting them adds one member to the group of each subscription.
         """
@@ -150,7 +150,7 @@ class MemoryBus:
         self._groups[group].committed.update(offsets)
 
     def attempts(self, group: str) -> dict[TopicPartition, Attempts]:
-        """Return the group's attempts at the next message of each partition (see RestartGuard)."""
+        """Return the attempts that the group has stored for each partition (see RestartGuard)."""
         return self._groups[group].attempts
 
     async def _rebalance(self, group: _Group, members: list["_Member"]) -> None:
@@ -175,7 +175,7 @@ class MemoryBus:
 
 
 class MemoryConsumers:
-    """The Consumers port on a MemoryBus."""
+    """The running consumers of one simulated process, on a MemoryBus. Implements the port Consumers."""
 
     def __init__(self, bus: MemoryBus, members: Sequence["_Member"]) -> None:
         self._bus = bus
@@ -206,8 +206,8 @@ class MemoryConsumers:
 
 
 class _Member:
-    """One subscription of one simulated process: fetches from its assigned partitions and passes batches to its
-    intake.
+    """One subscription of one simulated process. It fetches from its partitions and passes batches to its
+    BatchIntake.
     """
 
     def __init__(

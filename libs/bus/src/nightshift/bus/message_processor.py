@@ -27,7 +27,9 @@ _REMEMBERED = 10_000
 
 
 class MessageProcessor:
-    """Processes the messages of one subscription: retries transient errors and dead-letters what cannot be handled."""
+    """Processes the messages of one subscription: retries transient errors and dead-letters messages that cannot be
+    handled.
+    """
 
     def __init__(
         self,
@@ -40,9 +42,10 @@ class MessageProcessor:
         gate: Gate | None = None,
         dependencies: DependencyProbe | None = None,
     ) -> None:
-        """Create the processor. `dependencies` is asked after each Unavailable whether the dependencies answer.
+        """Create the processor. `dependencies` returns whether the dependencies answer; it is called after each
+        Unavailable.
 
-        Without `dependencies`, they count as unavailable each time.
+        If it is None, the dependencies count as unavailable each time.
         """
         self._dispatcher = dispatcher
         self._dead_letters = dead_letters
@@ -60,7 +63,7 @@ class MessageProcessor:
         self.settled = 0
 
     async def process(self, message: Inbound, worker: PartitionWorker) -> None:
-        """Return when the message was skipped, handled or dead-lettered. Raises only CancelledError."""
+        """Skip, handle or dead-letter the message, and return after that. Raises only CancelledError."""
         why = self._dispatcher.skip(message)
         if why is not None:
             self._skipped[why].inc()

@@ -36,7 +36,7 @@ class OffsetCommitter:
         self._task = asyncio.create_task(self._run(), name=f"commit {group}")
 
     def settled(self, partition: TopicPartition, next_offset: int) -> None:
-        """Note that all messages of this partition before `next_offset` are handled, skipped or dead-lettered."""
+        """Commit `next_offset` soon: all messages of this partition before it are handled, skipped or dead-lettered."""
         self._settled[partition] = next_offset
         self._dirty.set()
 
@@ -45,7 +45,9 @@ class OffsetCommitter:
         self._settled.pop(partition, None)
 
     async def commit(self) -> None:
-        """Commit all noted offsets now. When the broker does not accept them, the next commit includes them."""
+        """Commit now all offsets that `settled` has set. When the broker does not accept them, the next commit
+        includes them.
+        """
         self._dirty.clear()
         offsets, self._settled = self._settled, {}
         if not offsets or self._target is None:
@@ -58,7 +60,7 @@ class OffsetCommitter:
             self._dirty.set()
 
     async def close(self) -> None:
-        """Stop the task without another commit."""
+        """Stop the task that commits, without another commit."""
         self._target = None
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)

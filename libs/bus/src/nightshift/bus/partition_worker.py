@@ -26,8 +26,8 @@ class PartitionWorker:
     ) -> None:
         """Create the worker and start its task.
 
-        The worker calls `on_settled` after each message with the offset of the next, and `on_idle` whenever its queue
-        becomes empty.
+        After each message the worker calls `on_settled` with the offset of the next message. It calls `on_idle`
+        whenever its queue becomes empty.
         """
         self.partition = partition
         self.guard = guard

@@ -24,7 +24,7 @@ class Gate(Protocol):
 
     @property
     def full(self) -> bool:
-        """Whether the service has enough work, so that no message may be handled now."""
+        """Whether the service has enough work. No message is handled while it is True."""
         ...
 
     async def room(self) -> None:
@@ -41,8 +41,8 @@ class Subscription:
       then only its name in logs and dead letters.
     - `max_fetch_delay_s`: under load, a message may wait this long, so that one fetch returns many. The cost of a fetch
       hardly depends on the number of its messages.
-    - `reports_undecodable`: one group of each topic dead-letters the records that cannot be decoded. In the other
-      groups this is False: they skip such a record, unless its headers name a type that they handle.
+    - `reports_undecodable`: this group dead-letters the records of the topic that cannot be decoded. It is True for one
+      group of each topic. The others skip such a record, unless its headers name a type that they handle.
     """
 
     topic: str
@@ -85,9 +85,9 @@ class Inbound(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Undecodable:
-    """Stands for records that the Kafka client cannot decode. `value` holds their bytes as the broker stores them.
+    """Takes the place of records that the Kafka client cannot decode: those from `offset` to `next_offset` - 1.
 
-    It covers the offsets from `offset` to `next_offset` - 1. `problem` says what is wrong with the bytes.
+    `value` is their bytes as the broker stores them. `problem` says what is wrong with the bytes.
     """
 
     topic: str
@@ -150,9 +150,9 @@ class Producer(Protocol):
     async def send(self, messages: Sequence[Outgoing]) -> tuple[Sent, ...]:
         """Send messages in order. Returns when all in-sync replicas have acknowledged every message.
 
-        Raises Unavailable when the broker does not answer, and MessageTooLarge when it refuses a message because of its
-        size. Either way any of the other messages may have arrived. After Unavailable the caller sends all of them
-        again.
+        Raises Unavailable when the broker does not answer, and MessageTooLarge when it refuses a message because of
+        its size. In both cases any of the other messages may have arrived. After Unavailable the caller sends all of
+        them again.
         """
         ...
 

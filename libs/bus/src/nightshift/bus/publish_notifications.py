@@ -1,7 +1,7 @@
 """The PostgreSQL channel on which the relay announces that a topic has new records.
 
-The embedded broker needs it, because it does not answer a waiting fetch when records arrive. The relay notifies after
-each acknowledged publish. A lost notification only delays a fetch.
+Consumers of the embedded broker need it, because that broker does not answer a waiting fetch when records arrive. The
+relay notifies after each acknowledged publish. A lost notification only delays a fetch.
 """
 
 from typing import Final

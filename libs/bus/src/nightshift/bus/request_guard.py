@@ -1,8 +1,8 @@
 """Refuses a request whose principal has no right to it, before the handler gets it. All services use this guard.
 
 A build belongs to the account in its `build.accepted`. An account may send requests about its own builds. Only the
-operator may send requests about money and policies of accounts. A request without a principal is let through: an
-installation that cannot trust its producers demands signatures, and then every request has a principal.
+operator may send requests about money and policies of accounts. A request without a principal is accepted. An
+installation that does not trust its producers demands signatures, and then every request has a principal.
 """
 
 from dataclasses import replace
@@ -17,7 +17,7 @@ from nightshift.eventlog.port import EventLog, RecordedEvent, build_stream
 
 
 def guarded(subscription: Subscription, log: EventLog) -> Subscription:
-    """Return the subscription with a check before each handler.
+    """Return the subscription with handlers that first check the principal of each request.
 
     A subscription without requests is returned unchanged.
     """
@@ -36,9 +36,10 @@ def _guarded(handler: Handler, log: EventLog) -> Handler:
 
 
 async def check_principal(event: RecordedEvent, log: EventLog) -> None:
-    """Raise NotPermitted when the request's principal is an account to which the request's subject does not belong.
+    """Raise NotPermitted when the request's principal is an account that does not own the build or account of the
+    request.
 
-    A build that does not exist belongs to nobody, so its handler refuses the request.
+    A build that does not exist belongs to nobody; its handler refuses the request.
     """
     principal, asked = event.principal, event.data
     if principal is None or principal == OPERATOR:

@@ -1,4 +1,4 @@
-"""Detects a message whose handling ends the whole process, and has it dead-lettered.
+"""Detects a message whose handling ends the whole process, so that it becomes a dead letter.
 
 A process that dies cannot report why. So a guard records at the broker that it starts at an offset, before it handles
 the first message. When the third process starts at the same offset, the guard suspects a message. It then handles one
@@ -30,7 +30,9 @@ class ProcessEnded(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """How many processes started to read at this offset, and how many ended while they handled the message at it."""
+    """How many processes started to read at `offset` (`starts`), and how many ended while handling that message
+    (`deaths`).
+    """
 
     offset: int
     starts: int = 0
@@ -41,16 +43,22 @@ class AttemptStore(Protocol):
     """Keeps Attempts at the broker, where they outlive the process."""
 
     async def read_attempts(self, partition: TopicPartition) -> Attempts | None:
-        """Return the attempts written last for this partition, or None when there are none. Raises Transient."""
+        """Return the attempts written last for this partition, or None when there are none.
+
+        Raises Transient when the broker does not answer.
+        """
         ...
 
     async def write_attempts(self, partition: TopicPartition, attempts: Attempts) -> None:
-        """Store the attempts of this partition and commit `attempts.offset`. Raises Transient."""
+        """Store the attempts of this partition and commit `attempts.offset`.
+
+        Raises Transient when the broker does not accept them.
+        """
         ...
 
 
 class RestartGuard:
-    """Guards one partition from its assignment until it is clear that no message of it ends the process.
+    """Guards one partition after its assignment, until none of its messages is suspected to end the process.
 
     Then `over` is True, and the worker can call the handler without the guard.
     """
@@ -58,7 +66,7 @@ class RestartGuard:
     def __init__(self, store: AttemptStore, partition: TopicPartition, alone: asyncio.Lock) -> None:
         """Create the guard of one partition. All guards of a process share the lock `alone`.
 
-        A guard holds the lock while it handles a suspicious message, so that a death can have no other cause.
+        A guard holds the lock while it handles a suspicious message, so that only this message can end the process.
         """
         self._store = store
         self._partition = partition
@@ -68,9 +76,9 @@ class RestartGuard:
         self.over = False
 
     async def call(self, message: Inbound, handle: Callable[[Inbound], Awaitable[None]]) -> None:
-        """Call `handle` with the message and raise what it raises.
+        """Call `handle` with the message and raise its errors.
 
-        Raises ProcessEnded without calling it when this message has already ended two processes.
+        Raises ProcessEnded, and does not call `handle`, when this message has already ended two processes.
         """
         if self._known is None:
             await self._begin(message.offset)
@@ -110,7 +118,7 @@ class RestartGuard:
         await self._write(Attempts(offset_after(message)))
 
     async def _write(self, attempts: Attempts) -> None:
-        """Store the attempts at the broker. When it does not accept them, this attempt is not counted."""
+        """Store the attempts at the broker. When the broker does not accept them, this attempt is not counted."""
         self._known = attempts
         try:
             await self._store.write_attempts(self._partition, attempts)

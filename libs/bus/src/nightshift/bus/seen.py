@@ -20,7 +20,7 @@ class SeenSequences:
         return last is not None and sequence <= last
 
     def advance(self, subject: str, sequence: int) -> None:
-        """Note that this sequence of the subject was handled. A lower one than the last changes nothing."""
+        """Remember that this sequence of the subject was handled. Does nothing when a higher one was handled before."""
         last = self._last.get(subject)
         if last is None or sequence > last:
             self._last[subject] = sequence

@@ -30,7 +30,7 @@ _RULE = re.compile(r"([A-Za-z][\w-]*)(?:\((.*)\))?", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class ParsedRule:
-    """A parsed rule. Without a `pattern` it matches every call of the tool."""
+    """A parsed rule of an approval policy. If `pattern` is None, the rule matches every call of the tool."""
 
     text: str
     tool: str
@@ -51,8 +51,8 @@ def parse(text: str) -> ParsedRule:
 def mistake_in(policy: ApprovalPolicy, customer_tools: Collection[str] | None) -> tuple[str, str] | None:
     """Returns the wrong field of a policy and the reason, or None when the policy is right.
 
-    Wrong are a field that the policy's mode ignores, and a rule that matches no tool. `customer_tools` are the names of
-    the request's own tools; None allows any name.
+    A field is wrong when the policy's mode ignores it, or when its rule matches no tool. `customer_tools` are the
+    names of the request's own tools; None allows any name.
     """
     if policy.mode != "rules" and (policy.ask or policy.hosts):
         return "mode", f"`ask` and `hosts` belong to the mode `rules`, not to `{policy.mode}`"

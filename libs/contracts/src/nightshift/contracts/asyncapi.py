@@ -1,4 +1,6 @@
-"""Generates the AsyncAPI 3.0 document: servers, topics, messages with their headers and keys, and who reads them."""
+"""Generates the AsyncAPI 3.0 document: servers, topics, messages with their headers and keys, and the services that
+read them.
+"""
 
 import re
 from collections.abc import Iterator

@@ -28,7 +28,7 @@ from nightshift.contracts.registry import CATALOGUE, Registry, encode, subject_o
 def encode_fact(envelope: Envelope, data: str) -> Message:
     """Returns a fact as a Kafka message. `data` is its JSON text from the log.
 
-    For a fact whose envelope has a `dataref`, `data` is `{}`.
+    For a fact whose envelope has a `dataref`, `data` is `{}`, because the object store has the data.
     """
     return Message(envelope.subject.encode(), written(envelope), data.encode())
 
@@ -43,11 +43,15 @@ def encode_request(
     principal: str | None = None,
     key: tuple[str, str] | None = None,
 ) -> Message:
-    """Returns a request as a Kafka message for the topic `Topics().requests`. Raises InvalidData for a fact.
+    """Returns the request `event` as a Kafka message for the topic `Topics().requests`. Raises InvalidData for a fact.
 
-    You choose `id`: a message with the same `source` and `id` is the same request again. `source` is a URI reference
-    that names the sender, such as `/your-product/web`. `time` defaults to now. `principal` says who asks: `operator`,
-    or `account/<id>`. `key` is the id and the secret of the key that signs the request.
+    The parameters:
+    - `id`: you choose it. A message with the same `source` and `id` is the same request again.
+    - `source`: a URI reference that names the sender, such as `/your-product/web`.
+    - `time`: when the request was made; defaults to now.
+    - `traceparent`: the trace that the request continues, if any.
+    - `principal`: who asks: `operator`, or `account/<id>`.
+    - `key`: the id and the secret of the key that signs the request. None sends it unsigned.
     """
     subject = subject_of(event)
     if subject is None or event.owner is not Owner.OUTSIDE:
@@ -74,7 +78,8 @@ def decode_fact(
     data: bytes | None = None,
     registry: Registry = CATALOGUE,
 ) -> Received:
-    """Returns the fact in a message. When its envelope has a `dataref`, `data` must hold the bytes of that object.
+    """Returns the fact in a message. When its envelope has a `dataref`, `data` must be the bytes of the object with
+    that key.
 
     Raises UnknownType, UnknownVersion, InvalidEnvelope or InvalidData.
     """
@@ -88,7 +93,7 @@ def read_fact(
     data: bytes | None = None,
     registry: Registry = CATALOGUE,
 ) -> Received:
-    """Returns the fact in a message from its envelope and value. Raises what `decode_fact` raises."""
+    """Returns the fact in a message whose envelope is decoded already. Otherwise like `decode_fact`."""
     type_, version = registry.parse_wire_name(envelope.type)
     if registry.model(type_).owner is Owner.OUTSIDE:
         raise InvalidEnvelope("a request is no fact", header=topics.TYPE)

@@ -1,4 +1,4 @@
-"""The CloudEvents attributes of an event, and `peek`, which reads only those by which consumers skip messages."""
+"""The CloudEvents attributes of an event. `peek` reads only those by which consumers decide to skip a message."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -61,7 +61,9 @@ class Envelope:
 
     @property
     def cause(self) -> UUID:
-        """The causation id of facts that follow from this request. It is derived from `source` and `id`."""
+        """The causation id of all facts that follow from this request. The same `source` and `id` always give the same
+        one.
+        """
         return message_cause(self.source, self.id)
 
 
@@ -74,9 +76,9 @@ class Received:
 
 
 class Peek(NamedTuple):
-    """The headers by which a consumer decides whether to decode a message.
+    """The attributes by which a consumer decides whether to decode a message.
 
-    Each is None when it is missing or malformed.
+    An attribute is None when its header is missing or malformed.
     """
 
     type: str | None
@@ -87,7 +89,7 @@ class Peek(NamedTuple):
 def peek(headers: Headers) -> Peek:
     """Reads wire name, stream version and subject from the headers, without decoding the message.
 
-    Never raises, because the decoder reports errors.
+    Never raises: a malformed header gives None, and the decoder reports it later.
     """
     found = dict(headers)
     sequence = found.get(topics.SEQUENCE)
@@ -99,7 +101,7 @@ def peek(headers: Headers) -> Peek:
 
 
 def fact_source(actor: str) -> str:
-    """Returns the `ce_source` header of facts that this process appends: a URI reference."""
+    """Returns the value of the header `ce_source` for facts that the process `actor` appended: a URI reference."""
     return _SOURCE_PREFIX + quote(actor, safe="/:@")
 
 

@@ -12,7 +12,9 @@ ContractError
 
 
 class ContractError(ValueError):
-    """The base class. The message never contains a value of the data, because that may be a person's text."""
+    """The base class of these errors. The message never contains a value of the data, because that may be a person's
+    text.
+    """
 
 
 class UnknownType(ContractError):

@@ -1,4 +1,4 @@
-"""Derives event ids from their cause, so that a message that is handled twice leads to the same event ids.
+"""Derives event ids from their cause, so that handling a message twice leads to the same event ids.
 
 The event log refuses an id that it has, so the consequences of a message are appended only once.
 """
@@ -21,14 +21,14 @@ def event_id(causation_id: UUID, type: str, index: int = 0) -> UUID:
 
 
 def event_id_bytes(causation_id: UUID, type: str, index: int = 0) -> bytes:
-    """Returns what `event_id` returns, but as 16 bytes, for callers with a faster UUID class."""
+    """Returns the same id as `event_id`, but as 16 bytes, for callers with a faster UUID class."""
     return _derived(f"{causation_id}/{type}/{index}")
 
 
 def request_cause(type: str, subject: str) -> UUID:
-    """Returns the causation id of the events that follow from a request about this subject.
+    """Returns the causation id of the events that follow from a request about this build or account.
 
-    A second request of the same type about the same subject has the same id.
+    A second request of the same type about the same build or account gets the same causation id.
     """
     return UUID(bytes=_derived(f"request/{type}/{subject}"))
 

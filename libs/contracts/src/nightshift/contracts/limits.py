@@ -21,7 +21,9 @@ _TOKEN = re.compile(
 
 
 def check_value(value: bytes) -> None:
-    """Raises TooLarge when the JSON text exceeds a limit, and InvalidData when a string has no end."""
+    """Raises TooLarge when the JSON text exceeds a limit of size, depth or length. Raises InvalidData when a string
+    has no end.
+    """
     if len(value) > VALUE:
         raise TooLarge(f"the value has {len(value)} bytes, {VALUE} are allowed", limit="value")
     depth = 0

@@ -1,4 +1,7 @@
-"""Finds the fields of an event that can be encrypted (sealed) or stored by reference. The field types tell which."""
+"""Finds the fields of an event that can be encrypted (sealed) or stored by reference.
+
+The types of these fields tell: they are annotated with SEALED, or they include the type BlobRef.
+"""
 
 from collections.abc import Iterator
 from functools import cache
@@ -12,13 +15,15 @@ from nightshift.contracts.model import BlobRef, Event, Sealed
 
 @cache
 def sealed_fields(model: type[Event]) -> frozenset[str]:
-    """Returns the top-level fields that contain a value marked SEALED, at any depth."""
+    """Returns the names of the top-level fields that contain, at any depth, a value whose type is annotated with
+    SEALED.
+    """
     return frozenset(name for name, field in model.model_fields.items() if _is_sealed(field))
 
 
 @cache
 def blob_fields(model: type[Event]) -> frozenset[str]:
-    """Returns the top-level fields that may hold a BlobRef in place of their value."""
+    """Returns the names of the top-level fields whose type allows a BlobRef in place of the value."""
     return frozenset(
         name for name, field in model.model_fields.items() if BlobRef in _parts(field.annotation)
     )
@@ -37,7 +42,7 @@ def _is_sealed(field: FieldInfo) -> bool:
 
 
 def _parts(annotation: Any) -> Iterator[Any]:
-    """Yields the annotation and all types in it: members of unions, items of containers, marks of Annotated."""
+    """Yields the annotation and all types in it: members of unions, items of containers, metadata of Annotated."""
     yield annotation
     for part in (*get_args(annotation), *getattr(annotation, "__metadata__", ())):
         yield from _parts(part)

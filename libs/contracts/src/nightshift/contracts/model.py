@@ -1,4 +1,4 @@
-"""The base class of all events, field types that many events share, and marks for the event log."""
+"""The base class of all events, field types that many events share, and the types for pending rows and sealed text."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict
 class Owner(StrEnum):
     """The service that may append an event type, or `outside` for requests.
 
-    The database checks it by the writer's role.
+    The database checks the owner by the writer's database role.
     """
 
     OUTSIDE = "outside"
@@ -53,9 +53,9 @@ OPENS_ONLY_WITH: Final[Mapping[PendingKind, PendingKind]] = {PendingKind.SNAPSHO
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Opens or closes one pending row, in the transaction of the append.
+    """Opens or closes one pending row, in the transaction that appends the event. `opens` is False for a close.
 
-    A close with `through_version` does not close a row that a later version of the stream opened.
+    A close with `through_version` leaves the row open if an event with a higher stream version opened it.
     """
 
     kind: PendingKind
@@ -66,9 +66,9 @@ class Pending:
 
 
 class Sealed:
-    """Marks free text of a person or a model.
+    """Marks a field with free text of a person or a model.
 
-    Such text can be encrypted with the project's key, and erased with the key.
+    Such text can be encrypted with the project's key. Destroying the key then erases the text.
     """
 
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
@@ -107,7 +107,9 @@ SealedPath = Annotated[str, SEALED]
 
 
 class BlobRef(BaseModel):
-    """Stands for the value of a field over 32 KiB. The object store holds its bytes: UTF-8 text or canonical JSON."""
+    """A reference in place of a field's value that is larger than 32 KiB. The value is in the object store, as UTF-8
+    text or canonical JSON.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -149,7 +151,9 @@ class Event(BaseModel):
             cls.type = type
 
     def pending(self, subject: str) -> Sequence[Pending]:
-        """Returns the pending rows that this event opens and closes. `subject` is the id of its build or account."""
+        """Returns the changes to pending rows that this event makes. `subject` is the id of the event's build or
+        account.
+        """
         return ()
 
 

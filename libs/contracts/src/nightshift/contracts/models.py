@@ -85,7 +85,7 @@ _RETIRED: Final[Mapping[str, date]] = {
 
 @dataclass(frozen=True, slots=True)
 class TierModels:
-    """What a tier gives a build: a model for each role, the effort of the builder, and limits of turns and tool
+    """The settings that a tier gives a build: a model for each role, the builder's effort, and the most turns and tool
     calls.
     """
 
@@ -118,7 +118,7 @@ TIERS: Final[Mapping[Tier, TierModels]] = {
 
 
 def card_of(model: str) -> ModelCard:
-    """Returns the card of a model by its id or alias, also when it is retired. Raises UnknownModel."""
+    """Returns the card of a model by its id or alias, even of a retired model. Raises UnknownModel."""
     card = CARDS.get(ALIASES.get(model, model))
     if card is None:
         raise UnknownModel(f"no model {model[:128]!r}; there are {', '.join(CARDS)}")

@@ -37,7 +37,7 @@ def checked_principal(text: str, *, header: str) -> str:
 
 
 class RequestKey(BaseModel):
-    """A key with which a producer signs requests. `principals` are those that it may state.
+    """A key with which a producer signs requests. `principals` are the ones that the producer may state.
 
     `account/*` means every account.
     """
@@ -61,7 +61,7 @@ class _KeyFile(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class RequestKeys:
-    """The keys of an installation by their ids. When there are keys, every request must be signed."""
+    """The keys of an installation by their ids. If an installation has keys, every request must be signed."""
 
     keys: Mapping[str, RequestKey]
 
@@ -78,7 +78,9 @@ class RequestKeys:
             raise ValueError(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}") from None
 
     def verify(self, envelope: Envelope, headers: Headers, value: bytes) -> None:
-        """Raises NotSigned unless the request is signed by a key that may state its principal."""
+        """Checks that a request is signed. Raises NotSigned when the signature or the principal is missing, when the
+        signature is wrong, or when its key may not state this principal.
+        """
         found = dict(headers).get(topics.SIGNATURE)
         if found is None or envelope.principal is None:
             raise NotSigned(f"a request needs the headers {topics.PRINCIPAL} and {topics.SIGNATURE}")
@@ -93,14 +95,16 @@ class RequestKeys:
 
 
 def signed(message: Message, envelope: Envelope, *, key_id: str, secret: str) -> Message:
-    """Returns the message with its signature. `envelope` is the envelope of this message."""
+    """Returns the message with one more header: the signature made with this key. `envelope` is the decoded envelope of
+    the message.
+    """
     signature = f"{key_id}:{_signature(secret, envelope, message.value)}"
     return replace(message, headers=(*message.headers, (topics.SIGNATURE, signature.encode())))
 
 
 def _signature(secret: str, envelope: Envelope, value: bytes) -> str:
-    """Returns HMAC-SHA256 in base64 over the version, five attributes and the record's value, each on a line of its
-    own.
+    """Returns the signature: HMAC-SHA256 in base64 over the version, five attributes and the value, separated by
+    newlines.
 
     Raises NotSigned when an attribute has a line break, because another text could then have the same signature.
     """

@@ -47,13 +47,13 @@ def _labels(model: type[Event]) -> tuple[tuple[str, bytes], ...]:
 
 
 class Registry:
-    """Holds the newest model of each event type, and the upcasts, which convert data of older versions.
+    """Knows the newest model of each event type, and the upcasts, which convert data of older versions.
 
     `newest` maps types to models. `models` maps (type, version) to models; older versions map to the newest model too.
     """
 
     def __init__(self, events: Iterable[type[Event]], upcasts: Mapping[tuple[str, int], Upcast]) -> None:
-        """Raises ValueError when a type occurs twice, or when an older version has no upcast."""
+        """Raises ValueError when an event type occurs twice, or when an older version has no upcast."""
         self._upcasts = upcasts
         self.newest: dict[str, type[Event]] = {}
         self.models: dict[tuple[str, int], type[Event]] = {}
@@ -143,10 +143,10 @@ class Registry:
 
 
 def _extra(model: type[Event]) -> Literal["ignore"] | None:
-    """Returns "ignore" for facts, so that they ignore unknown fields at any depth, also in models shared with requests.
+    """Returns "ignore" if decoding ignores unknown fields at any depth. That is so for facts, so that older releases
+    can read newer facts.
 
-    Returns None for requests. Also for facts with a BlobRef field: a BlobRef is recognised because it has no other
-    fields.
+    Returns None for requests, and for facts with a BlobRef field: a BlobRef is recognised by having no other fields.
     """
     return None if model.owner is Owner.OUTSIDE or blob_fields(model) else "ignore"
 
@@ -169,7 +169,9 @@ def _details(error: ValidationError) -> list[ErrorDetails]:
 
 
 def subject_of(event: Event) -> str | None:
-    """Returns the build or account id in the event's data, or None. Many facts do not contain it."""
+    """Returns the build or account id in the event's data. Returns None when the data does not contain one, as in many
+    facts.
+    """
     # Not getattr: on a pydantic model it takes longer for a missing name than decoding the whole event.
     return event.__dict__.get("build_id" if event.stream == "build" else "account_id")
 

@@ -20,7 +20,7 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """How to run a child process: command, log file, environment, user and group (None: those of this process).
+    """How to run a child process: command, log file, environment, user and group. None means those of this process.
 
     On Linux, the kernel sends `death_signal` to the child when its parent dies.
     """
@@ -49,7 +49,7 @@ class _Process(Protocol):
 class AdoptedProcess:
     """A service process that the fork server started and that became a child of this process.
 
-    Has the methods of Popen.
+    It has those methods of `subprocess.Popen` that `Child` uses.
     """
 
     def __init__(self, pid: int) -> None:
@@ -83,7 +83,10 @@ class AdoptedProcess:
 
 
 class Child:
-    """A running child process. One event loop may start it and another one stop it."""
+    """A running child process. It may be stopped from another event loop than the one that started it.
+
+    `unreaped` are the pids of children whose exit code has not been read.
+    """
 
     #: Process ids of running children, and of ended ones whose exit code is not collected yet.
     unreaped: ClassVar[set[int]] = set()
@@ -187,9 +190,9 @@ def log_tail(path: Path, lines: int = 12) -> str:
 
 
 def die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
-    """Return a function for the child to call between fork and exec.
+    """Return a function that the child must call between fork and exec.
 
-    It makes the kernel signal the child when its parent dies. Returns None outside Linux.
+    It makes the kernel send signal `number` to the child when its parent dies. Returns None outside Linux.
     """
     if not sys.platform.startswith("linux"):
         return None

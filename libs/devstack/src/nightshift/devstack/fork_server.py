@@ -1,4 +1,4 @@
-"""Starts services as forks of one process that has imported their code, so that five services share one import.
+"""Starts services as forks of one process that has imported their code. So five services share one import.
 
 Outside Linux, a process cannot adopt the children of another; each service then starts as a process of its own.
 """
@@ -18,9 +18,9 @@ _MODULE = "nightshift.devstack.fork_server_process"
 
 
 class ForkServer:
-    """Asks a helper process to fork a service.
+    """Starts services through a helper process that forks itself for each service.
 
-    Call `adopt_orphans` in this process first, so that it becomes the parent.
+    Call `adopt_orphans` in this process first, so that this process becomes the parent of the services.
     """
 
     def __init__(self, modules: Sequence[str], log: Path) -> None:
@@ -83,7 +83,9 @@ class ForkServer:
 
 
 def _ask(to: IO[bytes], back: IO[bytes], request: str) -> bytes:
-    """Write a request and return the line with the answer, or nothing when the fork server is dead."""
+    """Write a request to the fork server and return the line with its answer. Returns b"" when the fork server is
+    dead.
+    """
     try:
         to.write(request.encode() + b"\n")
         to.flush()

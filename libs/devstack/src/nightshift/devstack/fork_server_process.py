@@ -1,8 +1,8 @@
 """The process that `ForkServer` starts. It imports the code of the services once, and forks itself for each service.
 
 It reads a JSON object per line, `{"module", "env", "log", "parent", "death_signal"}`, and answers `{"pid"}`. Each
-service is forked twice. The process in the middle exits, so the supervisor adopts the service as its own child. The
-supervisor can then wait for it, and the kernel can end it together with the supervisor.
+service is forked twice. The process in the middle exits, so the supervisor of the stack adopts the service as its own
+child. The supervisor can then wait for the service, and the kernel can end the service together with the supervisor.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ _ADOPTED_WITHIN = 5.0  # seconds
 
 
 def main() -> None:
-    """Import the modules named on the command line, then fork a service for each line of standard input until it
+    """Import the modules that the command line names. Then fork a service for each line of stdin, until stdin
     closes.
     """
     for module in sys.argv[1:]:
@@ -60,7 +60,7 @@ def _fork_twice() -> int:
 
 
 def _become(request: dict[str, Any]) -> None:
-    """Run the service as `python -m MODULE` would, in this process.
+    """Run the requested service in this process, as `python -m MODULE` would.
 
     Returns or raises SystemExit as the service does.
     """
@@ -80,9 +80,10 @@ def _become(request: dict[str, Any]) -> None:
 
 
 def _die_with(parent: int, number: int, *, name: str) -> None:
-    """Wait until the supervisor has adopted this process.
+    """Wait until the supervisor (`parent`) has adopted this process. Exits when that takes too long.
 
-    Then have the kernel signal this process when the supervisor dies.
+    Then have the kernel send signal `number` to this process when the supervisor dies. `name` is the process's new
+    name.
     """
     prctl = ctypes.CDLL(None).prctl
     prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)

@@ -1,6 +1,6 @@
 """Adopts processes that the stack's children leave behind, and kills them when the stack stops (Linux only).
 
-A sandbox outlives the gateway that opened it, so that a restarted gateway finds it again. It must not outlive the
+A sandbox outlives the sandbox gateway that opened it, so that a restarted one finds it again. It must not outlive the
 stack.
 """
 
@@ -21,9 +21,9 @@ _RUNNERS = ("bwrap", "unshare", "sh", "python")
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of its descendants whose parent dies, and collect their exit codes when they end.
+    """Make this process the parent of descendants whose own parent dies, and collect their exit codes when they end.
 
-    Needs a running event loop.
+    Needs a running event loop. Does nothing outside Linux.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -32,7 +32,9 @@ def adopt_orphans() -> None:
 
 
 def _reap() -> None:
-    """Collect the exit codes of ended adopted processes. Those of a `Child` are left to the code that waits for it."""
+    """Collect the exit codes of ended adopted processes. The exit code of a `Child` is left to the code that waits for
+    it.
+    """
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
             if ended.si_pid in Child.unreaped:
@@ -66,7 +68,7 @@ def end_orphans() -> int:
 
 
 def end_sandboxes(folder: Path) -> int:
-    """Kill the processes of sandboxes in this folder that an earlier `up` left behind when it was killed.
+    """Kill the processes of sandboxes in this folder that an earlier `nightshift up` left behind when it was killed.
 
     Finds them by the names of the sandboxes in their command lines. Returns their number. Blocks for milliseconds.
     """

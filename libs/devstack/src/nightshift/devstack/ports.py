@@ -1,7 +1,7 @@
 """Chooses TCP ports for servers, below the range from which the kernel takes ports for outgoing connections.
 
 Otherwise an outgoing connection could take a server's port while the server restarts. A process cannot reserve a port
-for another process. So `start_ready` tries another port when a program took the chosen one meanwhile.
+for another process. So `start_ready` tries another port when a program has taken the chosen one meanwhile.
 """
 
 import random

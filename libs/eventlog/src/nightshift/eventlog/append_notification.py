@@ -29,7 +29,7 @@ _BETWEEN_S = 0.004
 class AppendNotifier:
     """Notifies the relay which shards have new events.
 
-    While one notification is being sent, the shards of the next collect.
+    Shards that get events while a notification is being sent are named together in the next one.
     """
 
     def __init__(self, database: Database) -> None:
@@ -39,13 +39,13 @@ class AppendNotifier:
         self._closing = False
 
     def notify(self, shard: int) -> None:
-        """Note that this shard has new events. Returns at once; a background task sends the notification."""
+        """Tell the relay that this shard has new events. Returns at once; a background task sends the notification."""
         self._shards.add(shard)
         if self._sending is None:
             self._sending = asyncio.create_task(self._send())
 
     async def close(self) -> None:
-        """Wait until all noted shards are sent."""
+        """Wait until all notifications are sent."""
         self._closing = True
         if self._sending is not None:
             await self._sending

@@ -59,7 +59,10 @@ Uuid = asyncpg.pgproto.pgproto.UUID
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PgConfig:
-    """The address of the PostgreSQL primary, and time limits in seconds."""
+    """The address of the PostgreSQL primary, and time limits in seconds.
+
+    `patience` is how long a statement is retried while the server does not answer.
+    """
 
     dsn: str = field(repr=False)
     application_name: str = "nightshift"
@@ -102,11 +105,11 @@ class Database:
                 await session.connection.close(timeout=5)
 
     async def fetch(self, query: str, *args: Any) -> list[Any]:
-        """Execute one statement, commit it, and return all rows.
+        """Execute one statement, commit it, and return all rows. For an SQLSTATE in the database's `refusals`, raises
+        the error given there.
 
-        Retries for up to `patience` seconds while the server does not answer, then raises Unavailable. A lost answer
-        makes the statement execute twice, so that must be harmless. For an SQLSTATE in `refusals`, raises the error
-        given there.
+        Retries for up to `patience` seconds while the server does not answer, then raises Unavailable. When only the
+        answer was lost, a retry executes the statement a second time, so that must be harmless.
         """
         try:
             return await self._attempt(query, args)
@@ -133,7 +136,9 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """Yield a connection for several statements, for example a transaction. Nothing is retried."""
+        """Yield a connection for several statements, for example a transaction. Errors are translated, and nothing is
+        retried.
+        """
         with translated(self._refusals):
             session = await self._take(None)
             try:
@@ -146,8 +151,8 @@ class Database:
     async def listen(
         self, channel: str, on_payload: Callable[[str], None], *, on_ready: Callable[[], None]
     ) -> None:
-        """Listen to a NOTIFY channel on a connection of its own, and call `on_payload` with the payload of each
-        notification.
+        """Listen to a NOTIFY channel on a connection of its own, and call `on_payload` with each notification's
+        payload.
 
         Calls `on_ready` once when it listens. Never returns: raises an error when the connection breaks, usually
         Unavailable.
@@ -211,7 +216,10 @@ class Database:
             _log.warning("postgres.unavailable", error=str(error), patience_s=self._config.patience)
 
     async def _take(self, seconds: float | None) -> _Session:
-        """Return an idle session or open a new one. Raises Unavailable when none becomes free within `seconds`."""
+        """Return an idle session or open a new one. Raises Unavailable when all connections stay in use for `seconds`.
+
+        If `seconds` is None, waits without a limit.
+        """
         if self._slots.locked():
             with translated():
                 async with asyncio.timeout(seconds):
@@ -264,7 +272,9 @@ class Database:
 async def open_connection(
     dsn: str, application_name: str, *, timeout: float = 5.0, **server_settings: str
 ) -> asyncpg.Connection:
-    """Open one connection to the primary that belongs to no pool. Raises Unavailable or ConfigurationError."""
+    """Open one connection to the primary, outside any pool. The caller closes it. Raises Unavailable or
+    ConfigurationError.
+    """
     server_settings["application_name"] = application_name[:63]
     with translated():
         # Never a standby: it may lag, or have been cut off from the primary.
@@ -275,7 +285,11 @@ async def open_connection(
 
 @contextlib.contextmanager
 def translated(refusals: Refusals = MappingProxyType({})) -> Iterator[None]:
-    """Within the block, raise our own error in place of an error of asyncpg or of the network."""
+    """Run the block, and raise our own errors in place of those of asyncpg and the network. Other errors pass
+    unchanged.
+
+    `refusals` maps SQLSTATEs to the errors to raise for them.
+    """
     try:
         yield
     except Exception as error:
@@ -286,7 +300,10 @@ def translated(refusals: Refusals = MappingProxyType({})) -> Iterator[None]:
 
 
 def translate(error: Exception, refusals: Refusals) -> Exception:
-    """Return our own error in place of an error of asyncpg or of the network. Returns any other error unchanged."""
+    """Return our own error for an error of asyncpg or of the network. Returns any other error unchanged.
+
+    `refusals` maps SQLSTATEs to the errors to return for them.
+    """
     line = " ".join(str(error).split()) or type(error).__name__
     text = f"PostgreSQL: {line}"
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate in refusals:

@@ -13,7 +13,7 @@ An exception outside this tree counts as a Fault.
 
 
 class NightshiftError(Exception):
-    """The root of all errors. `hint` tells a person what to do."""
+    """The root of all errors. `hint`, if set, advises a person how to mend the problem."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -33,7 +33,7 @@ class Fault(NightshiftError):
 
 
 class VersionConflict(Refused):
-    """Another writer appended first. The caller must fold the stream and decide again. SQLSTATE NS001."""
+    """Another writer appended to the stream first. The caller must fold the stream and decide again. SQLSTATE NS001."""
 
 
 class EventIdReused(Refused):
@@ -64,11 +64,11 @@ class NotFound(Refused):
 
 
 class NotPermitted(Refused):
-    """The principal of the request may not do this, because what the request is about belongs to another account."""
+    """The principal of the request may not do this, because the build or account belongs to another account."""
 
 
 class AlreadyAnswered(Refused):
-    """The tool call has another approval or another result already. The first one stays."""
+    """The tool call already has another approval or another result. That one stays."""
 
 
 class Unavailable(Transient):
@@ -76,4 +76,4 @@ class Unavailable(Transient):
 
 
 class ConfigurationError(Refused):
-    """A setting is missing or wrong. The message names it."""
+    """A setting or a preparation of the installation is missing or wrong. The message names it."""

@@ -12,10 +12,10 @@ S = TypeVar("S")
 
 @dataclass(eq=False, slots=True)
 class FoldCache(Generic[S]):
-    """Folds build streams, and keeps the `size` states that were read last.
+    """Folds build streams, and keeps the `size` states that were read most recently.
 
-    `initial` returns the state of a build without events. `evolve` returns the state after one more event, and must not
-    change the state it receives.
+    `initial` returns the state of a build without events, for its id. `evolve` returns the state after one more event,
+    and must not change the state it receives.
     """
 
     log: EventLog
@@ -26,7 +26,7 @@ class FoldCache(Generic[S]):
     _folded: OrderedDict[str, tuple[int, S]] = field(default_factory=OrderedDict, init=False)
 
     async def read(self, build_id: str) -> S:
-        """Return the state after the newest event of the build's stream."""
+        """Return the state after the newest event of the build's stream. Reads only events that are not folded yet."""
         version, state = self._folded.get(build_id) or (0, self.initial(build_id))
         async for event in self.log.read_stream(build_stream(build_id), from_version=version + 1):
             version, state = event.version, self.evolve(state, event)

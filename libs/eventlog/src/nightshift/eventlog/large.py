@@ -1,4 +1,7 @@
-"""Moves large fields of events to the object store, under their digest, and leaves a reference in the event."""
+"""Moves large fields of events to the object store, and leaves a reference (BlobRef) in the event.
+
+The key of the stored object contains the digest of its content.
+"""
 
 import asyncio
 from functools import cache
@@ -20,9 +23,9 @@ INLINE_LIMIT = 32 * 1024
 
 
 async def externalize(event: E, store: ObjectStore) -> E:
-    """Store each large field of an event and return the event with a BlobRef in its place.
+    """Store each large field in the object store. Returns the event with a BlobRef in place of each stored value.
 
-    Fields that are references already stay, so a second call changes nothing.
+    Does not change a field that is a BlobRef already, so a second call changes nothing.
     """
     changes: dict[str, BlobRef] = {}
     for name in sorted(blob_fields(type(event))):
@@ -73,9 +76,9 @@ async def _fetch(reference: BlobRef, store: ObjectStore) -> bytes:
 
 
 def _is_small(value: Any) -> bool:
-    """Return True when the value certainly fits into the event, without encoding it.
+    """Return True when the value certainly fits into the event. Returns False when only encoding the value can tell.
 
-    Nearly every field is small, and encoding each one in a thread would cost more than the rest of the append.
+    Encoding every field in a thread would cost more than all other work of an append, and nearly every field is small.
     """
     if isinstance(value, dict) and "ref" in value:
         return False
@@ -86,9 +89,10 @@ def _is_small(value: Any) -> bool:
 
 
 def _room_left(value: Any, room: int) -> int:
-    """Return the bytes left of `room` after this value in its longest JSON form; negative when it does not fit.
+    r"""Return how many bytes of `room` the longest JSON form of this value leaves free. Negative when the value does
+    not fit.
 
-    A character takes at most 6 bytes (`\\u0000`), or 12 beyond the basic plane (a surrogate pair).
+    A character takes at most 6 bytes (`\u0000`), or 12 beyond the basic plane (a surrogate pair).
     """
     if room < 0:
         return room
@@ -108,7 +112,7 @@ def _room_left(value: Any, room: int) -> int:
 
 
 def _large_body(value: Any) -> bytes | None:
-    """Return the bytes to store, or None when the value stays in the event.
+    """Return the bytes to store in the object store, or None when the value stays in the event.
 
     Lone surrogates are kept, because the output of a tool may contain them.
     """

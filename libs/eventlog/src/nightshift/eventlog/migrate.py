@@ -1,7 +1,7 @@
 """Brings a database to this release: roles, new migrations, functions, access rights, and event types.
 
-There is no way back to an older release. Everything runs in one transaction under an advisory lock, so all replicas may
-run it at the same time.
+A database cannot be brought back to an older release. Everything runs in one transaction under an advisory lock, so
+all replicas may run it at the same time.
 """
 
 import contextlib
@@ -68,8 +68,10 @@ class Migration:
 class MigrationState:
     """Whether a migration is in the database.
 
-    `waiting`: not applied yet. `changed`: the file differs from the one that was applied. `unknown`: a newer release
-    applied it.
+    - `applied`: it is.
+    - `waiting`: it is not applied yet.
+    - `changed`: its file differs from the one that was applied.
+    - `unknown`: a newer release applied it.
     """
 
     name: str
@@ -81,7 +83,7 @@ async def migrate(dsn: str) -> tuple[str, ...]:
     """Bring the database to this release. Returns the names of the migrations that this call applied.
 
     Needs a superuser, or a role that may create roles and schemas. Does nothing when a newer release has migrated the
-    database. Raises Fault when an applied file has changed, and ConfigurationError or Unavailable.
+    database. Raises Fault when an applied file has changed, Unavailable without an answer, and ConfigurationError.
     """
     async with _connected(dsn) as connection:
         _refuse_old(connection)
@@ -93,7 +95,7 @@ async def migrate(dsn: str) -> tuple[str, ...]:
 async def check(dsn: str) -> tuple[str, ...]:
     """Migrate in a transaction and roll it back. Returns the names of the migrations that `migrate` would apply.
 
-    Raises what `migrate` raises, Unavailable when a table stays locked for 5 s, and ConfigurationError when a newer
+    Raises the errors of `migrate`, Unavailable when a table stays locked for 5 s, and ConfigurationError when a newer
     release has migrated the database.
     """
     async with _connected(dsn) as connection:
@@ -139,8 +141,8 @@ def known_migrations() -> tuple[Migration, ...]:
 def _sql_folders() -> list[Traversable]:
     """Return the `sql` folder of the log, followed by those of the installed services.
 
-    Each holds roles.sql and access.sql (the rights of the service's role on the log), and maybe `migrations` and
-    `functions`.
+    Each contains roles.sql and access.sql (the rights of the service's role on the log). It may contain the folders
+    `migrations` and `functions`.
     """
     services = sorted(entry_points(group=SQL_ENTRY_POINTS), key=lambda point: point.name)
     return [files(__package__) / "sql", *(files(point.value) / "sql" for point in services)]
@@ -201,7 +203,9 @@ async def _replace_functions(connection: asyncpg.Connection, folders: Sequence[T
 
 
 async def _sync_types(connection: asyncpg.Connection) -> None:
-    """Insert or update the event types of this release. Types of a newer release stay."""
+    """Insert or update the rows of all event types of this release. Rows of types that only a newer release has stay
+    unchanged.
+    """
     types: list[type[Event]] = [one for one in CATALOGUE.newest.values() if one.owner is not Owner.OUTSIDE]
     await connection.execute(
         _SYNC_TYPES,
@@ -240,7 +244,7 @@ async def _applied(connection: asyncpg.Connection) -> dict[str, tuple[str, datet
 
 
 def _sql_files(folder: Traversable) -> list[Traversable]:
-    """Return the SQL files of a folder, sorted by name. Returns none when the folder does not exist."""
+    """Return the SQL files of a folder, sorted by name. Returns an empty list when the folder does not exist."""
     if not folder.is_dir():
         return []
     return sorted((entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda e: e.name)

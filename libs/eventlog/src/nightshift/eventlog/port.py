@@ -17,9 +17,10 @@ SHARDS = 64
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event to append. Its id is derived from `causation_id`, the event type and `index`.
+    """An event to append. Its id is derived from `causation_id` (the id of its cause), the event type and `index`.
 
-    `index` distinguishes events of one type that have the same cause: 0, 1, 2… in the order in which they were decided.
+    `index` distinguishes events of one type that have the same cause: 0, 1, 2… in the order in which they were
+    decided.
     """
 
     data: Event
@@ -33,7 +34,7 @@ class NewEvent:
 class RecordedEvent(NamedTuple):
     """An event as read from the log or from a message, upcast to the newest schema version.
 
-    A tuple, because it is made four times as fast as a frozen dataclass, and logs are long.
+    It is a tuple because long logs are read: creating one takes a quarter of the time of a frozen dataclass.
     """
 
     event_id: UUID
@@ -75,7 +76,8 @@ class Row(NamedTuple):
 class Append:
     """The events to append to one stream.
 
-    `expected_version` is the version that the stream must have before. 0: it must not exist. None: any version.
+    `expected_version` is the version that the stream must have before the append. 0 means that the stream must not
+    exist, and None allows any version.
     """
 
     stream_id: str
@@ -84,9 +86,10 @@ class Append:
 
 
 class Appended(NamedTuple):
-    """The result of an append to one stream: the versions and ids of its events, in order.
+    """The result of an append to one stream: the versions and ids of the appended events, in order.
 
-    `version` is the stream's version afterwards. `fresh` is False when the log had all these events before.
+    `version` is the highest of these versions. `fresh` is False when the append was a repetition: the log had all its
+    events already.
     """
 
     stream_id: str
@@ -113,7 +116,7 @@ StaleReason = Literal["build_ended", "build_awake", "overdue"]
 
 @dataclass(frozen=True, slots=True)
 class StalePending:
-    """A pending row that outlived its purpose. `EventLog.stale_pending` explains the reasons."""
+    """A pending row that should have been closed before now. `reason` is explained at `EventLog.stale_pending`."""
 
     kind: PendingKind
     key: str
@@ -139,7 +142,7 @@ PENDING_ALLOWED: Mapping[PendingKind, timedelta] = MappingProxyType(
 class EventLog(Protocol):
     """An append-only log of event streams. Every call may raise Unavailable.
 
-    After Unavailable an append may have been committed or not. The caller repeats it, which is harmless.
+    After Unavailable an append may have been committed or not. The caller repeats the append, which is harmless.
     """
 
     async def append(
@@ -152,7 +155,7 @@ class EventLog(Protocol):
         """
 
     async def append_all(self, appends: Sequence[Append]) -> tuple[Appended, ...]:
-        """Append to several streams in one transaction. Raises what `append` raises, and then appends nothing."""
+        """Append to several streams in one transaction, all or none. Raises the errors of `append`."""
 
     def read_stream(
         self,
@@ -163,25 +166,26 @@ class EventLog(Protocol):
         backwards: bool = False,
         limit: int | None = None,
     ) -> AsyncIterator[RecordedEvent]:
-        """Yield the events of a stream in version order, or in reverse with `backwards`.
+        """Yield the events of a stream in version order. If `backwards`, in reverse order.
 
-        `from_version` and `to_version` are the lowest and the highest version to read.
+        `from_version` and `to_version` are the lowest and the highest version to read, both included. At most `limit`
+        events are read; None means all.
         """
 
     async def read_shards(self, cursors: Mapping[int, int], *, limit: int) -> Sequence[Row]:
-        """Return the events behind the given position of each shard, up to `limit` per shard, in commit order without
-        gaps.
+        """Return the events that follow a given position in each shard, in commit order without gaps.
 
-        `cursors` maps shards to positions.
+        `cursors` maps each shard to the position of the last event that the caller has already read. Returns at most
+        `limit` events for each shard.
         """
 
     async def read_open_streams(
         self, shards: Sequence[int], *, after: tuple[str, int] = ("", 0), limit: int
     ) -> Sequence[Row]:
-        """Return the rows of all open streams of these shards, and of closed streams with pending rows.
+        """Return the events of all streams in these shards that are open, or that are closed but have pending rows.
 
-        The rows are sorted by stream and version, at most `limit`. For the next page, pass the (stream, version) of the
-        last row as `after`.
+        They are sorted by stream and version, at most `limit` of them. To continue, pass the (stream, version) of the
+        last one as `after`.
         """
 
     async def pending(
@@ -193,19 +197,20 @@ class EventLog(Protocol):
         after_key: str = "",
         after_due: datetime | None = None,
     ) -> Sequence[PendingItem]:
-        """Return pending rows of one kind, sorted by key.
+        """Return at most `limit` pending rows of one kind, sorted by key. To continue, pass the last key as
+        `after_key`.
 
-        With `due_before`, return only rows that are due by then, sorted by due time. With `after_due`, also skip the
-        rows up to that time; of the rows due at exactly that time, those after `after_key` are returned.
+        If `due_before` is given, returns only rows that are due by then, sorted by due time and key. To continue, pass
+        the due time and the key of the last row as `after_due` and `after_key`.
         """
 
     async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:
-        """Return pending rows that outlived their purpose, oldest first. A healthy log has none. The reasons are:
+        """Return pending rows that should be closed by now, oldest first. A healthy log has none. The reasons:
 
         - `build_ended`: the stream closed more than `grace_s` seconds ago, and no completion snapshot needs the row.
         - `build_awake`: a snapshot before a sleep has waited for `grace_s` seconds, but the build neither sleeps nor
           wakes.
-        - `overdue`: the row has waited longer than PENDING_ALLOWED.
+        - `overdue`: the row has waited longer than PENDING_ALLOWED permits for its kind.
         """
 
 

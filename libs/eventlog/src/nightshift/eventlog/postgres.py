@@ -92,8 +92,8 @@ class PostgresEventLog:
     ) -> None:
         """Create a log on a database from `log_database`.
 
-        With `notify`, the relay is notified after each commit. `page` is the number of rows per read. `observe` is
-        called after each commit.
+        If `notify`, notifies the relay after each commit. `page` is the number of rows per read. `observe`, if given,
+        is called with the stream id and the events after each commit.
         """
         self._database = database
         self._actor = actor
@@ -104,15 +104,15 @@ class PostgresEventLog:
         self._page = page
 
     async def close(self) -> None:
-        """Wait until the last notification of the relay is sent. The database stays open."""
+        """Wait until the last notification to the relay is sent. The database stays open."""
         if self._notifier is not None:
             await self._notifier.close()
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[tuple[Any, Self]]:
-        """Yield a connection and a log that writes on it, for one transaction. Nothing in it is retried.
+        """Yield a connection and an event log, whose writes belong to one transaction. Nothing in it is retried.
 
-        When the block ends, all writes are committed together. An error rolls them back.
+        At the end of the block, all writes are committed together. An error rolls them back.
         """
         shards: set[int] = set()
         appended: list[tuple[str, Sequence[NewEvent]]] = []
@@ -245,14 +245,15 @@ class PostgresEventLog:
 
 
 def log_database(config: PgConfig) -> Database:
-    """Return a database that raises the log's own errors for its SQLSTATEs."""
+    """Return a database whose calls raise the event log's own errors, such as VersionConflict."""
     return Database(config, refusals=REFUSALS)
 
 
 def _batch_arrays(events: Sequence[Prepared]) -> tuple[tuple[Any, ...], ...]:
-    """Return the columns of these events as arrays for the SQL function.
+    """Return the columns of these events as arrays, the parameters of the SQL function that appends them.
 
-    A column with the same value for all events is an array of one element; the SQL function repeats it.
+    When all events have the same value in a column, such as the actor, its array has only one element. The SQL function
+    repeats that element.
     """
     ids, types, versions, data, correlations, causes, actors, traces = zip(*events, strict=True)
     return ids, types, versions, data, _once(correlations), causes, _once(actors), _once(traces)
@@ -273,4 +274,4 @@ def _pending_arrays(changes: Sequence[PendingChange]) -> tuple[list[Any], ...]:
 
 
 def _ignore(shard: int) -> None:
-    """Do nothing: replaces the notifier of a log that does not notify."""
+    """Do nothing. A log that does not notify the relay calls this function in place of a notifier."""

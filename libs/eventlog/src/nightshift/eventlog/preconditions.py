@@ -1,4 +1,6 @@
-"""Checks what a service needs of its database and bucket before it starts. Each error names the command that helps."""
+"""Checks that the database and the bucket of a service are set up, before it starts. Each error names the command that
+helps.
+"""
 
 import asyncio
 
@@ -26,9 +28,11 @@ _MIGRATE = "run `nightshift db migrate` of this release, with an administrator's
 
 
 async def check_database(database: Database, role: str | None) -> None:
-    """Check that every migration of this release is applied. With `role`, first check that the login may act as it.
+    """Check that every migration of this release is applied. If `role` is given, first check that the login may act as
+    it.
 
-    Migrations of a newer release are accepted, because they only add things. Raises ConfigurationError and Unavailable.
+    Migrations of a newer release are accepted, because they only add things. Raises ConfigurationError and
+    Unavailable.
     """
     if role is not None:
         await _check_role(database, role)
@@ -52,9 +56,9 @@ async def _check_role(database: Database, role: str) -> None:
 
 
 async def check_bucket(objects: ObjectStore) -> None:
-    """Check that the bucket exists and may be read. Raises ConfigurationError.
+    """Check that the bucket exists and may be read. Raises ConfigurationError if not.
 
-    Logs `object_store.unavailable` when the server does not answer.
+    When the server does not answer, only logs `object_store.unavailable`.
     """
     try:
         async with asyncio.timeout(_STORE_S):

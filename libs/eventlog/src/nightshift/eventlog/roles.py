@@ -24,7 +24,7 @@ WHERE rolname LIKE 'nightshift\_%' ORDER BY rolname"""
 
 @dataclass(frozen=True, slots=True)
 class DatabaseRole:
-    """A role of the installation, such as `nightshift_relay`."""
+    """A database role of the installation, such as `nightshift_relay`. `logs_in`: it may log in."""
 
     name: str
     logs_in: bool
@@ -41,10 +41,10 @@ async def roles(dsn: str) -> Sequence[DatabaseRole]:
 
 
 async def set_passwords(dsn: str, passwords: Mapping[str, str]) -> None:
-    """Set the password of each role in `passwords`, all or none. Open connections of the roles stay open.
+    """Set the password of each role in `passwords` (role name → password), all or none. Open connections stay open.
 
-    Needs a superuser, or the role that created the roles. Raises Refused when a role does not exist, or when a password
-    is empty or not printable ASCII.
+    Needs a superuser, or the role that created the roles. Raises Refused when a role does not exist, or when a
+    password is empty or not printable ASCII.
     """
     verifiers = {role: scram_verifier(password) for role, password in passwords.items()}
     connection = await open_connection(dsn, "nightshift-roles")

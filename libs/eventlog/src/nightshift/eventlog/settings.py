@@ -20,7 +20,7 @@ _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP)(_(
 
 
 class Environment(BaseSettings):
-    """Settings that are read from `NIGHTSHIFT_<FIELD>` for each field.
+    """Settings, each read from the environment variable `NIGHTSHIFT_<FIELD>`.
 
     Errors never contain a value, because it may be a secret in the wrong variable.
     """
@@ -31,7 +31,10 @@ class Environment(BaseSettings):
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
-        """Read the environment variables. Raises ConfigurationError, which names every missing or wrong variable."""
+        """Read the environment variables; `overrides` replace single fields.
+
+        Raises ConfigurationError, which names every missing, wrong or unknown variable.
+        """
         cls._refuse_unknown()
         try:
             return cls(**overrides)
@@ -40,7 +43,7 @@ class Environment(BaseSettings):
 
     @classmethod
     def _refuse_unknown(cls) -> None:
-        """Raise ConfigurationError for a variable with our prefix that no process reads.
+        """Raise ConfigurationError for a variable that begins with `NIGHTSHIFT_` but is no setting.
 
         A misspelled variable would otherwise have no effect.
         """
@@ -60,7 +63,7 @@ class Environment(BaseSettings):
             )
 
     def secrets(self) -> Iterator[str]:
-        """Yield every secret value and the password of every URL in one, so that logs can mask them."""
+        """Yield every secret value, and the passwords of URLs in these values, so that logs can mask them."""
         for value in self.__dict__.values():
             if isinstance(value, SecretStr) and (secret := value.get_secret_value()):
                 yield secret
@@ -75,7 +78,9 @@ class PostgresSettings(Environment):
 
 
 class ObjectStoreSettings(Environment):
-    """The object store of large fields, snapshots and large dead letters. Without an endpoint it is Amazon S3."""
+    """The object store for large event fields, snapshots and large dead letters. Without an endpoint it is Amazon
+    S3.
+    """
 
     # The bucket of large fields, snapshots and oversized dead letters. Optional for relay and budget.
     s3_bucket: str = Field(min_length=1, examples=["nightshift"])
@@ -107,8 +112,9 @@ def _named(error: ValidationError, model: type[BaseModel]) -> ConfigurationError
 
 
 def _variable(model: type[BaseModel], field: str) -> str:
-    """Return the environment variable of a field.
+    """Return the name of the environment variable that sets a field, for an error message.
 
-    A field with an alias appears in errors under the alias, which is the variable itself.
+    `field` is the name in pydantic's error. For a field with an alias that is the alias, which is the variable's name
+    already.
     """
     return f"{PREFIX}{field.upper()}" if field in model.model_fields else field

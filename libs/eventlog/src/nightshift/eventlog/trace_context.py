@@ -1,4 +1,4 @@
-"""The trace that the running code belongs to. The log stores it with each event, and the relay publishes it."""
+"""The trace to which the running code belongs. The log stores it with each event, and the relay publishes it."""
 
 from contextvars import ContextVar
 

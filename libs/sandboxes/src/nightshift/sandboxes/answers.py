@@ -1,7 +1,7 @@
-"""Reads the answers of the agent in a sandbox and checks types, ranges and sizes.
+"""Reads the answers of the agent program in a sandbox and checks types, ranges and sizes.
 
-Hostile commands may have forged an answer. Whatever breaks a rule raises AgentBroken. So no other error reaches a
-service, and no answer needs more memory than the limits here allow.
+Hostile commands may have forged an answer, so every function raises AgentBroken when an answer breaks a rule. No answer
+can cause another error in a service, or need more memory than the limits here allow.
 """
 
 import asyncio
@@ -34,7 +34,10 @@ class ByteSource(Protocol):
 
 
 async def read_frame(source: ByteSource) -> bytes:
-    """Read one frame. Raises AnswerCut when the answer breaks off, and AgentBroken for a frame that is too large."""
+    """Read one frame. Raises AnswerCut when the answer breaks off, and AgentBroken for a frame that is too large.
+
+    An empty frame marks the end of a series.
+    """
     try:
         (size,) = LENGTH.unpack(await source.readexactly(LENGTH.size))
         if size > _MAX_FRAME:
@@ -45,18 +48,21 @@ async def read_frame(source: ByteSource) -> bytes:
 
 
 async def read_header(source: ByteSource) -> dict[str, Any]:
-    """Read a frame that holds a JSON object."""
+    """Read a frame with a JSON object.
+
+    Raises AnswerCut when the answer breaks off, and AgentBroken for any other frame.
+    """
     return decode_object(await read_frame(source))
 
 
 async def chunks(source: ByteSource) -> AsyncIterator[bytes]:
-    """Yields the frames up to an empty one."""
+    """Yield the frames before the next empty one."""
     while chunk := await read_frame(source):
         yield chunk
 
 
 async def joined(source: ByteSource, most: int) -> bytes:
-    """Return the bytes of all frames up to an empty one. Raises AgentBroken for more than `most` bytes."""
+    """Return the bytes of all frames before the next empty one. Raises AgentBroken for more than `most` bytes."""
     parts, size = [], 0
     async for chunk in chunks(source):
         size += len(chunk)
@@ -67,7 +73,7 @@ async def joined(source: ByteSource, most: int) -> bytes:
 
 
 async def listing(source: ByteSource) -> AsyncIterator[list[dict[str, Any]]]:
-    """Yields the rows of a listing, frame by frame."""
+    """Yield the rows of a listing, one list for each frame. Raises AgentBroken beyond the limits of a listing."""
     count = size = 0
     async for frame in chunks(source):
         found = rows(decode(frame), _ROWS)
@@ -83,7 +89,7 @@ def broken(what: str) -> NoReturn:
 
 
 def decode(frame: bytes) -> Any:
-    """Parse the JSON of one frame."""
+    """Parse the JSON of one frame. Raises AgentBroken for invalid JSON and for too many values."""
     if frame.count(b"{") + frame.count(b"[") > _BRACKETS or frame.count(b",") > _COMMAS:
         broken("too many values")
     try:
@@ -98,7 +104,7 @@ def decode_object(frame: bytes) -> dict[str, Any]:
 
 
 def text(value: Mapping[str, Any], name: str, most: int = _TEXT) -> str:
-    """Return the text in this field.
+    """Return the text in the field `name`. Raises AgentBroken unless it is a text of at most `most` characters.
 
     The text may be empty. It may contain lone surrogates, which stand for the bytes of a file name that is not UTF-8.
     """
@@ -111,7 +117,10 @@ def optional_text(value: Mapping[str, Any], name: str, most: int = _TEXT) -> str
 
 
 def number(value: Mapping[str, Any], name: str, default: int | None = None, *, least: int = 0) -> int:
-    """Return the integer in this field, which must fit into 64 bits. With a default, the field may be missing."""
+    """Return the integer in the field `name`, or `default` if the field is missing and a default is given.
+
+    Raises AgentBroken unless it is an integer from `least` up that fits into 64 bits.
+    """
     found = value.get(name, default)
     if not isinstance(found, int) or isinstance(found, bool) or not least <= found < 1 << 63:
         broken(f"{name} is no such number")
@@ -119,20 +128,22 @@ def number(value: Mapping[str, Any], name: str, default: int | None = None, *, l
 
 
 def flag(value: Mapping[str, Any], name: str) -> bool:
-    """Return the truth value in this field, or False when the field is missing."""
+    """Return the truth value in the field `name`, or False when the field is missing. Raises AgentBroken for another
+    type.
+    """
     found = value.get(name, False)
     return found if isinstance(found, bool) else broken(f"{name} is not true or false")
 
 
 def rows(value: Any, most: int) -> list[dict[str, Any]]:
-    """Check that the value is a list of at most `most` objects, and return it."""
+    """Return `value`. Raises AgentBroken unless it is a list of at most `most` objects."""
     if not isinstance(value, list) or len(value) > most or not all(isinstance(row, dict) for row in value):
         broken("not a short list of objects")
     return cast(list[dict[str, Any]], value)
 
 
 def texts(value: Mapping[str, Any], name: str, most: int) -> list[str]:
-    """Return the texts in this field, at most `most` of them."""
+    """Return the list of texts in the field `name`. Raises AgentBroken for more than `most` texts."""
     found = value.get(name)
     if not isinstance(found, list) or len(found) > most:
         broken(f"{name} is not a short list")
@@ -140,7 +151,7 @@ def texts(value: Mapping[str, Any], name: str, most: int) -> list[str]:
 
 
 def numbers(value: Mapping[str, Any], name: str, most: int) -> list[int]:
-    """Return the integers in this field, at most `most` of them."""
+    """Return the list of integers in the field `name`. Raises AgentBroken for more than `most` integers."""
     found = value.get(name)
     if not isinstance(found, list) or len(found) > most:
         broken(f"{name} is not a short list")

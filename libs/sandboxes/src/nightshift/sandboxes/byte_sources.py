@@ -1,4 +1,4 @@
-"""Sources of bytes from which a client of the agent reads, besides a socket."""
+"""Sources of bytes other than a socket, from which a client reads the answers of the agent program in a sandbox."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,7 +13,9 @@ def in_memory(data: bytes) -> asyncio.StreamReader:
 
 
 class ChunkReader:
-    """Reads exact numbers of bytes from a stream of chunks."""
+    """A ByteSource over an iterator of chunks. It joins and splits chunks, to return exactly as many bytes as asked
+    for.
+    """
 
     def __init__(self, stream: AsyncIterator[bytes]) -> None:
         self._stream = stream

@@ -1,6 +1,6 @@
-"""The client of the agent inside a sandbox. All drivers share this code.
+"""The client of the agent program inside a sandbox. All drivers share this code.
 
-The client does not trust the agent's answers. It limits the size of frames and checks the shape of every answer. It
+The client does not trust that program's answers. It limits the size of frames and checks the shape of every answer. It
 never uses an answer as a path on the host.
 """
 
@@ -45,19 +45,25 @@ _NOTES: Final = 20
 _MULTILINE: Final = 20_000
 _MAX_REFUSED: Final = 2_000
 _GREP_S: Final = 20
-#: Seconds after the grace within which the agent ends all processes of a call.
+#: Seconds after the grace within which the agent program ends all processes of a call.
 _STOP_S: Final = 20
 _IMPORTED: Final = ("path", "kind", "mode", "size", "mtime_ns", "target", "link")
 _HEADER: Final = 256  # about the bytes of the header of one imported entry
 
 
 class Channel(Protocol):
-    """A driver's connection to one sandbox, with the operations that each driver does in its own way."""
+    """A driver's connection to one sandbox.
+
+    It also has the operations that a driver does without the agent program, such as kill.
+    """
 
     def exchange(
         self, request: Mapping[str, Any], body: AsyncIterator[bytes] | None
     ) -> AbstractAsyncContextManager[ByteSource]:
-        """Send one request, with a body of frames, and yield the answer. Raises SandboxGone and SandboxUnavailable."""
+        """Send one request with an optional body of frames, and yield the source of the answer's bytes.
+
+        Raises SandboxGone and SandboxUnavailable.
+        """
         ...
 
     async def open_port(self, port: int) -> str: ...
@@ -74,12 +80,14 @@ class Channel(Protocol):
 
 
 class AgentSandbox(StageRequests):
-    """A sandbox whose agent answers the requests. Satisfies the protocol Sandbox."""
+    """A sandbox whose agent program answers the requests. Implements the protocol Sandbox for all drivers."""
 
     def __init__(
         self, sandbox_id: str, driver: DriverName, channel: Channel, *, generation: str | None = None
     ) -> None:
-        """With `generation`, the agent refuses every request when its journal records another generation."""
+        """If `generation` is given, the agent program refuses every request when its journal records another
+        generation.
+        """
         self.id = sandbox_id
         self.driver: DriverName = driver
         self._channel = channel
@@ -123,15 +131,16 @@ class AgentSandbox(StageRequests):
     async def hello(self, *, generation: str | None = None) -> str | None:
         """Return the generation that the sandbox's journal records, or None when there is no journal.
 
-        With `generation`, the agent first creates a missing journal with this generation. From now on the agent refuses
-        requests when the journal records another generation than the returned one.
+        A generation is the text `<build id>/<number of the build's sandbox>/<sandbox id>`. If `generation` is given,
+        the agent program first creates a missing journal with it. If the journal later records another generation, the
+        agent program refuses this object's requests.
         """
         found = await self._tell({"op": "hello", "generation": generation})
         self._generation = answers.optional_text(found, "generation")
         return self._generation
 
     async def pause_all(self) -> None:
-        """Stop every process inside except the agent.
+        """Stop every process in the sandbox except the agent program.
 
         Used by drivers whose provider cannot pause a sandbox.
         """
@@ -238,7 +247,7 @@ class AgentSandbox(StageRequests):
 
 
 async def _with_output(answer: Mapping[str, Any], source: ByteSource) -> CallStatus:
-    """Return the state in the answer, together with both outputs when the answer contains them."""
+    """Return the call's state in the answer, with stdout and stderr when the answer contains them."""
     status = answers.status(answer)
     if not answers.flag(answer, "output"):
         return status
@@ -255,7 +264,7 @@ async def _framed(content: bytes) -> AsyncIterator[bytes]:
 async def import_body(files: AsyncIterator[ExportedFile]) -> AsyncIterator[bytes]:
     """Yield the frames that import these files.
 
-    Joins many frames into one piece of bytes, because a piece for each small file would cost a switch of tasks each.
+    Joins frames into larger pieces of bytes, because sending a piece for each small file would be slow.
     """
     begun, ready, size = False, list[bytes](), 0
     async for file in files:

@@ -35,7 +35,7 @@ FileProblem = Literal[
 
 
 class SandboxGone(Refused):
-    """The sandbox does not exist any more, or another sandbox has its id."""
+    """The sandbox does not exist any more, or its id now belongs to another sandbox."""
 
 
 class CallRecordLost(SandboxGone):
@@ -46,11 +46,11 @@ class CallRecordLost(SandboxGone):
 
 
 class AgentBroken(CallRecordLost):
-    """The agent gave an answer that its protocol does not allow. Commands may have replaced the agent."""
+    """The agent program in the sandbox gave an answer that breaks its protocol. Commands may have replaced it."""
 
 
 class FileRefused(Refused):
-    """A file operation cannot be done. The message is for the model."""
+    """A file operation cannot be done, for the reason `kind`. The message is for the model."""
 
     def __init__(self, message: str, *, kind: FileProblem) -> None:
         super().__init__(message)
@@ -62,7 +62,7 @@ class PortRefused(Refused):
 
 
 class HostileTree(Refused):
-    """A manifest or a tree breaks a rule or a limit. Nothing of it was used."""
+    """A manifest or a tree breaks a rule or a limit. Nothing of it was used, because it may be an attack."""
 
 
 class SandboxUnavailable(Transient):
@@ -70,7 +70,7 @@ class SandboxUnavailable(Transient):
 
 
 class AnswerCut(SandboxUnavailable):
-    """The agent's process for one request ended before its answer did."""
+    """The answer of the agent program in the sandbox ended too early, for example because its process was killed."""
 
 
 class SandboxHung(SandboxUnavailable):
@@ -78,7 +78,7 @@ class SandboxHung(SandboxUnavailable):
 
 
 class ProviderRefused(ConfigurationError):
-    """The provider refuses requests until a person does what `hint` says."""
+    """The provider refuses requests until a person follows the `hint`, such as to set a valid key."""
 
 
 class NoSandboxHere(ConfigurationError):

@@ -1,4 +1,6 @@
-"""The Sandbox protocol, which the gateway and the snapshotter use. Every driver passes the same conformance tests."""
+"""The Sandbox protocol, which the sandbox gateway and the snapshotter use. All drivers pass the same conformance
+tests.
+"""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,9 +25,9 @@ DriverName = Literal["local", "e2b"]
 class CallSpec:
     """One command to run.
 
-    The command with one `call_id` runs once in the life of a sandbox, however often it is started. With `timeout_s`
-    None it runs until it ends or is stopped. `output_limit` is the number of bytes of each stream that are kept: its
-    beginning and a shorter part of its end.
+    The command with one `call_id` runs once in a sandbox, however often it is started. If `timeout_s` is None, it runs
+    until it ends or is stopped. `output_limit` is the number of bytes of each stream that are kept: its beginning and
+    a shorter part of its end.
     """
 
     call_id: str
@@ -42,7 +44,7 @@ class CallStatus:
 
     - `unknown`: the call never began.
     - `running`: the call runs.
-    - `finished`: the call has ended, and every field is set.
+    - `finished`: the call has ended, and the exit code is set.
     - `died`: the call began, and its supervisor was killed before it recorded the end. The exit code is not known, and
       the call must not run again.
     """
@@ -74,7 +76,7 @@ class Entry:
 class Stage:
     """The tree of the workspace at a checkpoint, kept in the sandbox until it is stored.
 
-    - `base`: None when `entries` is the whole tree. Else the mark of the snapshot from which `entries` are the changes.
+    - `base`: the mark of the snapshot since which `entries` have changed. None when `entries` is the whole tree.
     - `gone`: the paths that the base has and this tree has not.
     - `late`: a tool call may have written between the checkpoint and the reading of the tree.
     - `torn`: the paths whose files changed while they were read.
@@ -89,7 +91,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class ExportedPart:
-    """The next `bytes` bytes of a file, in a block. With `more`, the next part continues the file."""
+    """The next `bytes` bytes of a file, in a block. If `more`, the next part continues the file."""
 
     path: str
     bytes: int
@@ -107,10 +109,10 @@ class ExportedBlock:
 
 @dataclass(frozen=True, slots=True)
 class ExportedFile:
-    """An entry to import. `content` is set for a file.
+    """An entry for `import_files`. `content` is set for a file.
 
-    A large file is imported as several of these: with `more`, the next one continues the same file. With `keep`, the
-    import sets mode and time of a file that exists and leaves its content as it is.
+    A large file is imported as several of these: if `more`, the next one continues the same file. If `keep`, the import
+    sets mode and time of an existing file and leaves its content as it is.
     """
 
     entry: Entry
@@ -129,7 +131,7 @@ class Imported:
 
 @dataclass(frozen=True, slots=True)
 class FoundFiles:
-    """The newest of the files that match, the number of all files that match, and notes about what was not searched."""
+    """The result of a glob: the newest matching files, the number of all, and notes about files not searched."""
 
     entries: Sequence[Entry]
     total: int
@@ -172,7 +174,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class FoundMatches:
-    """The rows of a search, whether there are more rows, and notes about what was not searched."""
+    """The rows of a search, whether there are more rows, and notes about files not searched."""
 
     rows: Sequence[Match]
     more: bool
@@ -181,10 +183,7 @@ class FoundMatches:
 
 @dataclass(frozen=True, slots=True)
 class SecretUse:
-    """A secret of a build.
-
-    Commands see only `placeholder`, which the proxy replaces in requests to the secret's hosts.
-    """
+    """A secret of a build. Commands see only `placeholder`; the egress proxy sends the value in its place."""
 
     account_id: str
     name: str
@@ -201,7 +200,7 @@ class NetworkRules:
 
 @dataclass(frozen=True, slots=True)
 class HostTraffic:
-    """Traffic with one host. `refused` counts the refused attempts, and `reason` is the reason of the last one."""
+    """Traffic with one host, in bytes. `refused` counts the refused attempts, and `reason` is that of the last one."""
 
     host: str
     connections: int = 0
@@ -213,7 +212,7 @@ class HostTraffic:
 
 @dataclass(frozen=True, slots=True)
 class SandboxInfo:
-    """A sandbox in a list. `metadata` names the owner and, unless it is a probe, the build and the generation."""
+    """A sandbox in a list. `metadata` names the owner and, unless it is only a test sandbox, build and generation."""
 
     sandbox_id: str
     state: Literal["running", "paused"]
@@ -225,7 +224,7 @@ class Sandbox(Protocol):
     """A running sandbox.
 
     Every method may raise SandboxGone and SandboxUnavailable. The methods for files may also raise FileRefused. Paths
-    are absolute or relative to the workspace. A path that leads out of the workspace is refused, even when somebody
+    are absolute or relative to the workspace. A path that leads out of the workspace is refused, even when a command
     changes symlinks during the operation.
     """
 
@@ -254,9 +253,9 @@ class Sandbox(Protocol):
     ) -> bytes: ...
 
     async def new_output(self, call_id: str, *, reader: str) -> CallStatus:
-        """Return the state of a call, with the output that the call wrote since the last look of another reader.
+        """Return the state of a call, with the output that it wrote since another reader last read its output.
 
-        `reader` is the id of the call that looks. When a reader looks again, the output begins at the same place.
+        `reader` is the id of the call that reads. If the same reader asks again, the output begins at the same place.
         """
 
     async def stop_call(self, call_id: str, *, grace_s: float = 2.0) -> CallStatus:
@@ -268,21 +267,21 @@ class Sandbox(Protocol):
     async def note(self, call_id: str, text: str | None = None) -> str | None:
         """Keep `text` for the call, unless a text is kept for it already. Returns the kept text, or None.
 
-        A call that runs no command notes its intent. So the next gateway knows the intent after a crash.
+        A call that runs no command notes its intent. So the sandbox gateway knows the intent after a crash.
         """
 
     async def read_file(
         self, path: str, *, offset: int = 0, limit: int = ..., anywhere: bool = False
     ) -> bytes:
-        """Read a regular file. With `anywhere`, the file may be outside the workspace, when commands may read it."""
+        """Read a regular file. If `anywhere`, the file may be outside the workspace, when commands may read it."""
 
     async def write_file(
         self, path: str, content: bytes, *, mode: int | None = None, once: str | None = None
     ) -> None:
         """Replace the file atomically, and create missing directories.
 
-        With `mode` None an existing file keeps its mode, and a new one gets 0644. `once` is the id of the call that
-        writes. Its second write does nothing, so a gateway that was paused cannot overwrite later changes.
+        If `mode` is None, an existing file keeps its mode, and a new one gets 0644. `once` is the id of the call that
+        writes. A second write of that call does nothing, so a delayed sandbox gateway cannot overwrite later changes.
         """
 
     async def stat(self, path: str) -> Entry | None: ...
@@ -316,16 +315,18 @@ class Sandbox(Protocol):
     ) -> Stage:
         """Return the tree of the checkpoint `mark`, which is the version of an event of the build.
 
-        The tree is read at the first call, and read once more with `again`. `base` is the mark of the snapshot whose
-        tree the caller has. With `fresh`, every file is read again, and the reading is repeated until the tree stands
-        still. `exclude` is as for `list_tree`.
+        Reads the tree at the first call, and once more if `again`. `base` is the mark of the snapshot whose tree the
+        caller has. If `fresh`, reads every file, and repeats that until no file changes. `exclude` is as for
+        `list_tree`.
         """
 
     async def hold(self, mark: int, *, exclude: Sequence[str] = ()) -> None:
-        """Keep the tree of the checkpoint `mark` from a call that is about to write. Takes at most about a second."""
+        """Protect the tree of the checkpoint `mark` from a call that is about to write. Takes about a second at
+        most.
+        """
 
     async def held(self) -> Sequence[int]:
-        """Return the marks of the stages that are not stored yet, in order."""
+        """Return the marks (versions of checkpoints) of the stages that are not stored yet, in order."""
 
     async def stored(self, mark: int) -> None:
         """Tell the sandbox that the stage `mark` is stored. The sandbox forgets that stage and every earlier one."""
@@ -333,17 +334,17 @@ class Sandbox(Protocol):
     def export_files(self, mark: int, paths: Sequence[str]) -> AsyncIterator[ExportedBlock]:
         """Yield the contents of these files of a stage, in order.
 
-        The sandbox reads a file that was not held as it is now. So the caller must compare the file's digest.
+        A file that no `hold` protected is read as it is now. So the caller must compare the file's digest.
         """
 
     async def import_files(self, files: AsyncIterator[ExportedFile]) -> Imported:
         """Create these entries in the workspace, with their modes and times. Never follows a symlink.
 
-        When an entry cannot be created, the others still are.
+        An entry that cannot be created does not stop the others.
         """
 
     async def open_port(self, port: int) -> str:
-        """Return the address under which the port is reached from outside.
+        """Return the address at which visitors reach the port from outside.
 
         The address stays the same while the sandbox lives. May raise PortRefused when nothing listens on the port yet.
         """
@@ -351,7 +352,7 @@ class Sandbox(Protocol):
     async def usage(self) -> Usage: ...
 
     async def take_traffic(self) -> Sequence[HostTraffic]:
-        """Return the traffic by host since the previous call, or nothing when the driver cannot measure traffic."""
+        """Return the traffic by host since the previous call. Empty when the driver cannot measure traffic."""
 
     async def pause(self) -> None: ...
 
@@ -375,9 +376,9 @@ class SandboxDriver(Protocol):
         metadata: Mapping[str, str] | None = None,
         network: NetworkRules | None = None,
     ) -> Sandbox:
-        """Create the sandbox of this generation, or return the existing one when it was created before.
+        """Return the sandbox number `generation` of this build. Create it if it does not exist.
 
-        Without `network` the sandbox's commands reach nothing outside.
+        If `network` is None, the sandbox's commands reach nothing outside.
         """
 
     async def connect(self, sandbox_id: str, *, network: NetworkRules | None = None) -> Sandbox:
@@ -392,7 +393,7 @@ class SandboxDriver(Protocol):
     async def list(self) -> list[SandboxInfo]:
         """Return all sandboxes of this owner that the provider reports, running or paused.
 
-        The list includes probes, and sandboxes whose creator died before they were ready.
+        The list includes test sandboxes, and sandboxes whose creator died before they were ready.
         """
 
     async def kill(self, sandbox_id: str) -> None:

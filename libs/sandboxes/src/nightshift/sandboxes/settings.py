@@ -74,10 +74,10 @@ class SnapshotSettings(SandboxSettings):
 async def make_driver(
     settings: SandboxSettings, egress: EgressProcess | None = None, *, creates: bool = True
 ) -> SandboxDriver:
-    """Create the driver. Raises ConfigurationError when it cannot work.
+    """Create the driver that the settings name. Raises ConfigurationError when it cannot work.
 
-    Without `egress` local sandboxes have no network. With `creates` the local driver starts a probe sandbox first; a
-    service that only connects to sandboxes needs no right to start one.
+    If `egress` is None, local sandboxes have no network. If `creates`, the local driver first starts a sandbox as a
+    test. A service that only connects to sandboxes passes False, because it needs no right to start one.
     """
     if settings.driver_name == "local":
         driver = LocalDriver(settings.local(), egress)

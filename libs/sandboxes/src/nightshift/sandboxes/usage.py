@@ -1,11 +1,14 @@
-"""How much of its limits a sandbox has used. Its agent measures the disk and the processes, and its cgroup the rest."""
+"""How much of its limits a sandbox has used.
+
+The agent program in the sandbox measures the disk and the processes. The sandbox's cgroup gives the other values.
+"""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class GroupUsage:
-    """The limits of all processes of a sandbox together, and how often they were reached.
+    """The limits of a sandbox's processes together (memory, number, CPUs), and how often the processes reached them.
 
     `memory_kills` and `throttled_s` count from when the caller connected to the sandbox. `memory_kills` is None when
     the kernel does not count them.
@@ -20,7 +23,9 @@ class GroupUsage:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The disk of the home, the number of processes and threads, and the usage of the cgroup if there is one."""
+    """The usage of a sandbox: the disk of its home, its processes and threads (`tasks`), and its cgroup if there is
+    one.
+    """
 
     free_bytes: int
     bytes: int

@@ -1,1 +1,1 @@
-"""What every service process has: start and stop, settings, probes, logs, and a pool for long work."""
+"""The parts that every service process has: start and stop, settings, health checks, logs, and a pool for long work."""

@@ -11,13 +11,15 @@ _MOST = 20_000
 
 @dataclass(eq=False, slots=True)
 class BuildAccounts:
-    """Remembers the account of each build. The account of a build never changes."""
+    """Remembers the account of each recently used build. The account of a build never changes."""
 
     log: EventLog
     _known: OrderedDict[str, str] = field(default_factory=OrderedDict, init=False)
 
     async def load(self, build_id: str) -> None:
-        """Read the account from the build's first event, unless it is remembered. Raises Transient."""
+        """Read the account from the build's stream, unless an earlier call read it. Raises Transient when the log does
+        not answer.
+        """
         if build_id in self._known:
             return
         async for event in self.log.read_stream(build_stream(build_id)):
@@ -28,5 +30,5 @@ class BuildAccounts:
             self._known.popitem(last=False)
 
     def of(self, build_id: str) -> str | None:
-        """Return the account, or None when it was not loaded or the build was never accepted."""
+        """Return the account of the build. Returns None when `load` was not called or the build was never accepted."""
         return self._known.get(build_id)

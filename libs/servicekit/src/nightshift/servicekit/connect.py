@@ -1,6 +1,6 @@
 """Opens the connections of a service: PostgreSQL, the event log, the object store, the Kafka producer and consumers.
 
-The service closes them in reverse order when it stops. /readyz reports the database and the consumers.
+When the service stops, they are closed in reverse order. /readyz reports the database and the consumers.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ S = TypeVar("S", bound=Settings)
 def open_database(
     running: Service[S], *, application_name: str | None = None, max_connections: int = 8
 ) -> Database:
-    """Return a database that connects at its first use. `running` closes it when the service stops.
+    """Return a database that connects at its first use. It is closed when the service `running` stops.
 
     PostgreSQL shows `application_name` in pg_stat_activity; the default is the name of the service.
     """
@@ -47,10 +47,10 @@ def open_database(
 
 
 async def open_objects(running: Service[S]) -> ObjectStore:
-    """Return the object store of the settings.
+    """Return the object store that the settings name.
 
-    When the settings name none, return one that raises an error at every call. Raises ConfigurationError when the
-    bucket does not exist or may not be read.
+    If the settings name none and allow that, returns a store that raises an error at every call. Raises
+    ConfigurationError when the bucket does not exist or may not be read.
     """
     if without_store(running.settings):
         return NoObjectStore()
@@ -60,10 +60,11 @@ async def open_objects(running: Service[S]) -> ObjectStore:
 
 
 async def connect(running: Service[S], *, role: str | None = None) -> "Connections":
-    """Open the database, the event log, the object store and the producer, and check that all is prepared.
+    """Open the database, the event log, the object store and the producer, and check that they are set up.
 
-    The login of the database must be able to act as `role`. Raises Unavailable when PostgreSQL does not answer in time,
-    and ConfigurationError when a setting is wrong, or when role, migrations or bucket are missing.
+    If `role` is given, also checks that the database login can act as that role. Raises Unavailable when PostgreSQL
+    does not answer in time. Raises ConfigurationError when a setting is wrong, or when the role, migrations or bucket
+    are missing.
     """
     settings = running.settings
     database = open_database(running)
@@ -91,7 +92,7 @@ def actor_of(running: Service[S]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """The open connections of one service. `connect` makes it."""
+    """The open connections of one service. The function `connect` returns it."""
 
     database: Database
     log: PostgresEventLog
@@ -104,7 +105,7 @@ class Connections:
     async def leases(self) -> PostgresLeases:
         """Return an object that acquires leases.
 
-        First releases the leases of a dead process with the same instance name.
+        If the process has an instance name, first releases the leases of a dead process with the same name.
         """
         leases, settings = PostgresLeases(self.database), self._running.settings
         if settings.instance is not None:
@@ -112,11 +113,11 @@ class Connections:
         return leases
 
     async def consume(self, subscriptions: Sequence[Subscription]) -> None:
-        """Start the consumers, and wait until each has joined its group.
+        """Start the consumers, and wait until each has joined its group. That can take until the broker drops dead
+        members of the group.
 
-        This can last until the sessions of dead members end. /readyz reports readiness once all of them have their
-        partitions. The process exits with code 1 when a consumer makes no progress. Raises ConfigurationError when the
-        broker refuses the credentials.
+        /readyz reports readiness once all consumers have their partitions. The process exits with code 1 when a
+        consumer makes no progress. Raises ConfigurationError when the broker refuses the credentials.
         """
         running = self._running
         consumers = await running.enter(

@@ -1,4 +1,4 @@
-"""Gives each handled message a span, whose parent is the span that appended the message's event."""
+"""Gives each handled message a trace span, whose parent is the span that appended the message's event."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,6 +1,6 @@
-"""Counts events only after this process has committed them.
+"""Counts events in metrics only after this process has committed them.
 
-So the metrics agree with the log, and a retry counts once.
+So the metrics agree with the log, and a repeated append counts once.
 """
 
 from collections import OrderedDict
@@ -28,14 +28,14 @@ _ENDS: dict[type[Event], str] = {BuildReady: "ready", BuildFailed: "failed", Bui
 
 
 class EventMetrics:
-    """Updates metrics when PostgresEventLog reports committed events. An event without a metric costs one lookup."""
+    """Updates metrics when PostgresEventLog reports committed events. Types of events without a metric are ignored."""
 
     def __init__(self) -> None:
         # A failed call does not name its model. Streams whose calls began in another process have none here.
         self._model_of: OrderedDict[str, str] = OrderedDict()
 
     def __call__(self, stream_id: str, events: Sequence[NewEvent]) -> None:
-        """Count the events of one committed append."""
+        """Update the metrics for the events of one committed append."""
         for event in events:
             if type(event.data) in _METERED:
                 self._count(stream_id, event.data)

@@ -1,4 +1,4 @@
-"""Serves probes over HTTP (/startupz: started, /livez: its loop runs, /readyz: all checks pass) and /metrics.
+"""Serves health checks over HTTP (/startupz: started, /livez: its loop runs, /readyz: all checks pass) and /metrics.
 
 It is written on asyncio, because importing a web server would add 0.1 s to the start of each service.
 """
@@ -31,7 +31,7 @@ _HEAD_LIMIT = 8192
 
 
 class Health:
-    """The HTTP server for the probes of one process. With port 0 it opens no socket."""
+    """The HTTP server for the health checks and metrics of one process. If the port is 0, it opens no socket."""
 
     def __init__(self, host: str, port: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.started = False
@@ -50,18 +50,22 @@ class Health:
         return self._server.sockets[0].getsockname()[1] if self._server is not None else 0
 
     def ready_when(self, name: str, check: ReadyCheck) -> None:
-        """Add a check to /readyz under this name."""
+        """Add a check to /readyz under this name. /readyz answers 200 only while all checks return True."""
         self._checks[name] = check
 
     def alive(self) -> bool:
         """Return whether the event loop ran within the last 30 s.
 
-        A failed database or broker does not change the answer.
+        A failure of the database or the broker does not change the result.
         """
         return self._clock() - self._beaten < _DEAD_AFTER_S
 
     async def ready(self) -> dict[str, bool]:
-        """Run all checks and return their results by name."""
+        """Run all readiness checks and return their results by name.
+
+        Adds two results of its own: `started` is True once the start has ended, and `stays` is False once the process
+        stops.
+        """
         names = list(self._checks)
         answers = await asyncio.gather(*(self._ask(self._checks[name]) for name in names))
         return {"started": self.started, "stays": not self.stopping, **dict(zip(names, answers, strict=True))}

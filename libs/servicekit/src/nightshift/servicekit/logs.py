@@ -71,9 +71,9 @@ def configure(
     bound: Mapping[str, str] | None = None,
     stream: TextIO | None = None,
 ) -> None:
-    """Send the records of our code and of all libraries to `stream` (default: stderr).
+    """Send the log records of our code and of all libraries to `stream` (default: stderr).
 
-    Every record contains the fields `bound`. The values `secrets` are masked.
+    Every record gets the fields in `bound`, such as the name of the service. The values in `secrets` are masked.
     """
     constant = dict(bound or {})
 
@@ -115,7 +115,7 @@ def configure(
 
 
 def _add_trace(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-    """Add the ids of the current trace to the log line."""
+    """Add the ids of the current trace and span to the log record, if there is a trace."""
     if (trace := CURRENT.get()) is not None:
         _version, event["trace_id"], event["span_id"], _flags = trace.split("-", 3)
     return event

@@ -1,5 +1,6 @@
-"""Tells those who read pending work when messages do not reach this process, or have reached a process that has
-died.
+"""Signals when messages do not reach this process, or may have reached a process that died.
+
+Readers of pending rows then read these more often.
 """
 
 import asyncio
@@ -10,20 +11,20 @@ from dataclasses import dataclass, field
 class GroupMembership:
     """The membership of this process in its consumer groups.
 
-    Until `joined` no message arrives, because after a kill the broker waits until the session of the dead member ends.
-    When the partitions of a group are assigned again, a member may have committed messages whose work it did not do.
+    Until `joined` is True no message arrives: after a kill the broker waits until the session of the dead member ends.
+    When partitions are assigned again, their previous owner may have committed messages without doing their work.
     """
 
     joined: bool = False
     _watchers: list[asyncio.Event] = field(default_factory=list)
 
     def watch(self) -> asyncio.Event:
-        """Return an event that each new assignment sets. The caller clears the event."""
+        """Return a new asyncio.Event that is set at each new assignment of partitions. The caller clears it."""
         changed = asyncio.Event()
         self._watchers.append(changed)
         return changed
 
     def note_assignment(self) -> None:
-        """Set the events of all watchers."""
+        """Record a new assignment of partitions: set all events that `watch` returned."""
         for changed in self._watchers:
             changed.set()

@@ -1,7 +1,7 @@
-"""Exports spans over OTLP with the OpenTelemetry SDK, which the standard OTEL_* variables configure.
+"""Exports spans over OTLP with the OpenTelemetry SDK. The standard OTEL_* variables configure the export.
 
 Tracing is off unless OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_TRACES_EXPORTER is set.
-The SDK is imported only then.
+The SDK is imported only when tracing is on.
 """
 
 import os
@@ -89,7 +89,7 @@ def _ids() -> Any:
     from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415
 
     class Ids(RandomIdGenerator):
-        """Draws ids, except those of a span whose ids are given."""
+        """Makes the ids of traces and spans: those in the context variable `_given` if set, otherwise random ones."""
 
         def generate_trace_id(self) -> int:
             given = _given.get()
@@ -103,7 +103,7 @@ def _ids() -> Any:
 
 
 class SdkSpan:
-    """An OpenSpan over a span of the SDK."""
+    """A span of the OpenTelemetry SDK, with the methods of the protocol OpenSpan (see tracing.py)."""
 
     def __init__(self, span: "Span", traceparent: str) -> None:
         self._span = span
@@ -123,7 +123,7 @@ class SdkSpan:
 
 
 class SdkExporter:
-    """An Exporter over a tracer provider of the SDK."""
+    """A tracer provider of the OpenTelemetry SDK, with the methods of the protocol Exporter (see tracing.py)."""
 
     def __init__(self, provider: "TracerProvider") -> None:
         from opentelemetry import trace  # noqa: PLC0415

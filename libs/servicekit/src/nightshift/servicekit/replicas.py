@@ -1,4 +1,4 @@
-"""Reports every few seconds how much work this process holds, and reads whether the service is being drained."""
+"""Reports every few seconds how much work this process has, and reads whether its service is being drained."""
 
 import asyncio
 from collections.abc import Callable
@@ -26,7 +26,7 @@ _LIVE = "SELECT * FROM nightshift.live_replicas($1)"
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """How many pieces of work a process holds, and how many more it would take."""
+    """The load of a process. `held` is how many pieces of work it has, and `room` how many more it could take."""
 
     held: int = 0
     room: int = 0
@@ -34,14 +34,16 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A running process of a service."""
+    """A running process of a service, with the load that it last reported."""
 
     replica_id: str
     work: Work
 
 
 class ReplicaReporter:
-    """Reports one process. `drained` is True while the service must take no more work."""
+    """Reports the load of one process to the database. `drained` is True while an operator drains the service: the
+    process must then take no new work.
+    """
 
     def __init__(self, database: "Database", replica_id: str, service: str) -> None:
         self.drained = False
@@ -53,7 +55,7 @@ class ReplicaReporter:
         self._version = version("nightshift-servicekit")
 
     async def run(self) -> None:
-        """Report until cancelled, and call `on_drained` at each change. An error of the database is only logged."""
+        """Report every few seconds until cancelled. An error of the database is only logged."""
         while True:
             try:
                 await self.report()
@@ -62,7 +64,11 @@ class ReplicaReporter:
             await asyncio.sleep(EVERY_S)
 
     async def report(self) -> None:
-        """Report once. Raises Unavailable."""
+        """Report once, and read whether the service is drained. When that has changed, call `on_drained` with the new
+        value.
+
+        Raises Unavailable when the database does not answer.
+        """
         work = self.work()
         rows = await self._database.fetch(
             _NOTE, self._replica_id, self._service, self._version, work.held, work.room
@@ -73,7 +79,9 @@ class ReplicaReporter:
             self.on_drained(drained)
 
     async def peers(self) -> list[Replica]:
-        """Return the running processes of this service, including this one. Raises Unavailable."""
+        """Return the running processes of this service, including this one. Raises Unavailable when the database does
+        not answer.
+        """
         rows = await self._database.fetch(_LIVE, timedelta(seconds=GONE_AFTER_S))
         return [
             Replica(row["replica_id"], Work(row["held"], row["room"]))
@@ -82,7 +90,7 @@ class ReplicaReporter:
         ]
 
     async def forget(self) -> None:
-        """Remove the report of this process, because it stops. Makes only one attempt."""
+        """Remove the report of this process, because it stops. Makes only one attempt and never raises."""
         with suppress(NightshiftError, TimeoutError):
             async with asyncio.timeout(1.0):
                 await self._database.fetch(_FORGET, self._replica_id)

@@ -1,8 +1,9 @@
-"""Runs a service process: logs, signals, probes, and an orderly start and stop.
+"""Runs a service process: logs, signals, health checks, and an orderly start and stop.
 
-When the service stops, it closes what `start` opened, in reverse order and within a time limit. Work in flight may
-finish until `cut_short` is set: shortly before the limit, or at a second signal. The service also stops when a task
-from `spawn` ends. Exit codes: 0 after SIGTERM or SIGINT, 1 after a failure, 4 when a setting is missing or wrong.
+When the service stops, it closes everything that its `start` function opened, in reverse order and within a time
+limit. Work in flight may finish until `cut_short` is set: shortly before the limit, or at a second signal. The service
+also stops when a task from `spawn` ends. Exit codes: 0 after SIGTERM or SIGINT, 1 after a failure, 4 when a setting is
+missing or wrong.
 """
 
 import asyncio
@@ -51,7 +52,7 @@ class Service(Generic[S]):
     async def enter(self, part: AbstractAsyncContextManager[T]) -> T:
         """Enter an async context and return its value.
 
-        When the service stops, it leaves all contexts in reverse order.
+        When the service stops, it exits all contexts in reverse order.
         """
         return await self._stack.enter_async_context(part)
 
@@ -107,9 +108,10 @@ class Service(Generic[S]):
         return EXIT_FAILED if self._failure is not None else 0
 
     async def start(self, start: Callable[["Service[S]"], Awaitable[None]]) -> None:
-        """Serve the probes and run `start`. Returns early when a stop is requested meanwhile.
+        """Serve the health checks and run the function `start`. Returns early when a stop is requested before it has
+        ended.
 
-        Raises what `start` raises.
+        Raises the errors of the function.
         """
         metrics.INFO.labels(self.name, version("nightshift-servicekit")).set(1)
         self._export_spans()
@@ -155,7 +157,7 @@ class Service(Generic[S]):
         _log.info("service.stopped", service=self.name, failed=self._failure is not None)
 
     def _export_spans(self) -> None:
-        """Export the spans of this process when the OTEL_* variables ask for it. Raises ConfigurationError."""
+        """Export the trace spans of this process if the OTEL_* variables ask for it. Raises ConfigurationError."""
         exporter = otlp.from_environment(self.name, self.settings.replica_id)
         tracing.install(exporter)
         if exporter is not None:
@@ -185,9 +187,10 @@ class Service(Generic[S]):
 
 
 def run(name: str, load: Callable[[], S], start: Callable[[Service[S]], Awaitable[None]]) -> NoReturn:
-    """Run a service and exit the process with its exit code.
+    """Run a service and exit the process with its exit code. Never returns.
 
-    `load` reads the settings, for example `OrchestratorSettings.load`. `start` opens what the service needs.
+    `load` reads the settings, for example `OrchestratorSettings.load`. `start` opens the service's connections and
+    consumers.
     """
     try:
         settings = load()

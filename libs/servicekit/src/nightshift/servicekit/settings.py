@@ -21,7 +21,9 @@ def _state_home() -> Path:
 
 
 class ProcessSettings(Environment):
-    """The settings that every process has: logs, probes, its name, and the time limit of a stop."""
+    """The settings that every process has: logs, the address of its health checks, its name, and the time limit of a
+    stop.
+    """
 
     # The least severe level that is logged.
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -59,13 +61,18 @@ class Settings(KafkaSettings, PostgresSettings, ObjectStoreSettings, ProcessSett
 
 
 class SettingsWithoutStore(Settings):
-    """The settings of a service that may run without an object store, because it stores nothing there and rarely reads
-    it.
+    """The settings of a service for which the object store is optional.
+
+    The service stores nothing in it and rarely reads from it. Without `s3_bucket` it runs without an object store.
     """
 
     s3_bucket: str | None = Field(None, min_length=1)  # type: ignore[assignment]
 
 
 def without_store(settings: ObjectStoreSettings) -> bool:
-    """Return whether the process was given no object store. Only a SettingsWithoutStore allows that."""
+    """Return whether the service runs without an object store: its settings are a SettingsWithoutStore without a
+    bucket.
+
+    Other settings always have a bucket; loading them without one raises ConfigurationError.
+    """
     return isinstance(settings, SettingsWithoutStore) and settings.s3_bucket is None

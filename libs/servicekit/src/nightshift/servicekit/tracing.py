@@ -29,9 +29,9 @@ class OpenSpan(Protocol):
         """Add attributes to the span."""
 
     def fail(self, error_type: str) -> None:
-        """Mark the span as failed.
+        """Mark the span as failed with this type of error.
 
-        `error_type` must be a word and no message, because messages may quote what a person wrote.
+        `error_type` must be one word, not an error message, because messages may quote what a person wrote.
         """
 
     def end(self, at: float | None = None) -> None:
@@ -52,16 +52,17 @@ class Exporter(Protocol):
         at: float | None = None,
         as_traceparent: str | None = None,
     ) -> OpenSpan:
-        """Begin a span. With `as_traceparent`, the span has exactly these ids.
+        """Begin a span. `at` is its beginning as a Unix time in seconds; None means now.
 
-        `at` is its beginning as a Unix time in seconds.
+        If `as_traceparent` is given, the span gets the trace id and span id in that `traceparent` instead of random
+        ones.
         """
 
     def samples(self, trace_id: str) -> bool:
         """Return whether a trace with this id (32 hex digits) is exported."""
 
     def close(self) -> None:
-        """Send the spans that still wait, within a few seconds."""
+        """Send the spans that are not sent yet, within a few seconds."""
 
 
 class _NoSpan:
@@ -100,7 +101,7 @@ def valid(traceparent: str | None) -> bool:
 
 
 def sampled(traceparent: str | None) -> bool:
-    """Return whether spans of this trace are exported."""
+    """Return whether the sampled flag of this `traceparent` is set, so that spans of its trace are exported."""
     return traceparent is not None and valid(traceparent) and int(traceparent[-1], 16) & 1 == 1
 
 
@@ -121,7 +122,7 @@ def derived(name: str) -> str | None:
 def within(traceparent: str | None) -> Iterator[None]:
     """Run the block in this trace, so that its log lines and the events that it appends carry the trace.
 
-    A text that is no `traceparent` is ignored.
+    For a text that is no `traceparent` the block runs without a trace.
     """
     token = CURRENT.set(traceparent if valid(traceparent) else None)
     try:
@@ -134,9 +135,10 @@ def within(traceparent: str | None) -> Iterator[None]:
 def span(
     name: str, *, kind: Kind = "internal", parent: str | None = None, attributes: Attributes | None = None
 ) -> Iterator[OpenSpan]:
-    """Run the block in a span, whose parent is `parent` or else the current trace. Does nothing when tracing is off.
+    """Run the block in a new span. Yields the span. Does nothing when tracing is off or the trace is not sampled.
 
-    When an error leaves the block, the span is marked with the class of the error.
+    The span's parent is `parent` if given, otherwise the current trace. An error that leaves the block marks the span
+    as failed.
     """
     active = _exporter
     if active is None:

@@ -1,4 +1,4 @@
-"""Runs the gateway: `python -m nightshift.sandbox_gateway`."""
+"""Runs the sandbox gateway: `python -m nightshift.sandbox_gateway`."""
 
 from nightshift.sandbox_gateway.app import main
 

@@ -1,4 +1,4 @@
-"""Starts the sandbox-gateway. This is the only place that makes its clients."""
+"""Starts the sandbox gateway. This is the only place that makes its clients."""
 
 import time
 from functools import lru_cache
@@ -98,7 +98,11 @@ async def start(running: service.Service[GatewaySettings]) -> None:
 
 
 async def _previews(running: service.Service[GatewaySettings], driver: SandboxDriver) -> PreviewLink:
-    """Start the preview server when the settings ask for it. Returns a function that makes links to previews."""
+    """Start the preview server if the settings ask for one.
+
+    Returns a function that makes the signed URL for a sandbox id and a port. Without a preview server, that function
+    returns None.
+    """
     settings = running.settings
     links = settings.preview_links()
     if settings.preview_base is None or links is None:
@@ -126,5 +130,5 @@ app = application(NAME, GatewaySettings.load, start)
 
 
 def main() -> NoReturn:
-    """Run the gateway and exit the process with its exit code."""
+    """Run the sandbox gateway and exit the process with its exit code."""
     service.run(NAME, GatewaySettings.load, start)

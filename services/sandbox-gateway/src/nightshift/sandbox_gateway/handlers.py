@@ -1,6 +1,7 @@
-"""The events that the gateway reacts to. A handler only dispatches the build; the worker reads the log and decides.
+"""The events that the sandbox gateway reacts to.
 
-So an event that is delivered again later changes nothing.
+A handler only dispatches the build; the worker reads the log and decides. So a second delivery of an event changes
+nothing.
 """
 
 from collections.abc import Mapping
@@ -43,6 +44,9 @@ class Handlers:
         await self._dispatcher.dispatch(event.subject)
 
     async def on_snapshot(self, event: RecordedEvent) -> None:
-        """Dispatch the build, unless the snapshot is that of a checkpoint, because no sandbox waits for that."""
+        """Dispatch the build, because its sandbox may now be closed or paused.
+
+        Does nothing after the snapshot of a checkpoint, because no sandbox is closed or paused then.
+        """
         if isinstance(event.data, SnapshotSaved | SnapshotFailed) and event.data.reason != "checkpoint":
             await self._dispatcher.dispatch(event.subject)

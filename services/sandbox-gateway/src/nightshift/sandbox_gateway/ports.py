@@ -1,4 +1,4 @@
-"""The ports of the gateway: what the use cases need from adapters."""
+"""The ports of the sandbox gateway: the protocols that its adapters implement."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -15,5 +15,5 @@ PreviewLink = Callable[[str, int], str | None]
 
 class PreviewProbe(Protocol):
     async def status(self, url: str) -> int | None:
-        """Return the HTTP status of a GET request, or None when nothing that speaks HTTP answers."""
+        """Return the HTTP status of a GET request, or None when no HTTP server answers."""
         ...

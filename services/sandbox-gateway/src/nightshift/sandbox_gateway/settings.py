@@ -1,4 +1,4 @@
-"""The settings of the gateway, in addition to those of every service and of sandboxes."""
+"""The settings of the sandbox gateway, in addition to those of every service and of sandboxes."""
 
 import hmac
 from pathlib import Path
@@ -15,7 +15,7 @@ from nightshift.servicekit.settings import Settings
 
 
 class GatewaySettings(Settings, SnapshotSettings):
-    """Settings of the gateway, from `NIGHTSHIFT_GATEWAY_…`. Times are in seconds."""
+    """Settings of the sandbox gateway, from `NIGHTSHIFT_GATEWAY_…`. Times are in seconds."""
 
     gateway_builds: int = Field(
         64, ge=1, le=10_000
@@ -61,7 +61,9 @@ class GatewaySettings(Settings, SnapshotSettings):
         return base
 
     def preview_links(self) -> PreviewLinks | None:
-        """Return the object that makes links to previews, or None when previews have the driver's URLs."""
+        """Return the object that signs links to previews. Returns None when `preview_base` is not set: previews then
+        have the URLs of the sandbox driver, such as E2B.
+        """
         if self.preview_base is None:
             return None
         key = hmac.new(self.snapshot_key.get_secret_value().encode(), b"preview links", "sha256").digest()

@@ -1,6 +1,6 @@
 """Maps the messages that the snapshotter reads to its use case.
 
-A message only says which build needs a snapshot; the use case reads what it needs from the log.
+A message only names the build that needs a snapshot; the use case reads the build's stream and decides.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from nightshift.snapshotter.usecases.snapshots import Snapshots
 
 
 class Handlers:
-    """The message handlers. They offer a build to the worker pool, and again after a pause when its snapshot failed."""
+    """The message handlers. They offer a build to the worker pool, and again after a delay when its snapshot failed."""
 
     def __init__(self, snapshots: Snapshots, pool: WorkerPool, accounts: BuildAccounts) -> None:
         self._accounts = accounts
@@ -40,7 +40,7 @@ class Handlers:
         self._offer(event.subject)
 
     async def on_pending(self, item: PendingItem) -> None:
-        """Make a snapshot that is pending in the log, because its message was lost or the process that made it died."""
+        """Make a snapshot that is pending in the log: its message was lost, or the process that made it died."""
         build_id = item.stream_id.removeprefix("build-")
         await self._accounts.load(build_id)
         self._offer(build_id)

@@ -22,6 +22,6 @@ class SnapshotterSettings(SnapshotSettings, Settings):
     snapshot_exclude: tuple[str, ...] = DEFAULT_EXCLUDE  # a JSON list of patterns as in .gitignore
 
     def retries(self) -> SnapshotRetries:
-        """Return the object that decides about retries."""
+        """Return the object that decides when a failed snapshot is retried, by these settings."""
         backoff = Backoff(first_s=self.snapshot_first_pause_s, cap_s=self.snapshot_longest_pause_s)
         return SnapshotRetries(self.snapshot_attempts, backoff)

@@ -1,6 +1,6 @@
 """An aiokafka consumer that survives records which do not decode.
 
-It checks every fetched batch before aiokafka decodes it. After any error it reads the records again that it has not
+It checks every fetched batch before aiokafka decodes it. After any error it reads again all records that it has not
 returned.
 """
 
@@ -24,8 +24,8 @@ _FETCHES_OF_DAMAGED = 3
 class CheckedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     """An aiokafka consumer that returns an `Undecodable` in place of records that do not decode.
 
-    It uses two private parts of aiokafka 0.14, and a test fails when they change. Through the client's `send` it sees
-    each response before the fetcher. In the assignment it reads the positions.
+    It uses two private parts of aiokafka 0.14, and a test fails when they change. It wraps the client's `send` to
+    check each response before aiokafka's fetcher gets it. It reads positions from the assignment's private state.
     """
 
     def __init__(self, *topics: str, **arguments: Any) -> None:
@@ -42,9 +42,10 @@ class CheckedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     async def getmany(
         self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
     ) -> dict[TopicPartition, list[ConsumerRecord | Undecodable]]:
-        """Return the next records of these partitions, as aiokafka does. Raises KafkaError for any failure of aiokafka.
+        """Return the next records of these partitions, as aiokafka does. Raises KafkaError for any failure of
+        aiokafka.
 
-        After a failure the positions are set back to those before the call. Otherwise records could be lost, because
+        After a failure, sets the positions back to those before the call. Otherwise records could be lost, because
         aiokafka advances its positions before it returns the records.
         """
         self._fetched_from.clear()
@@ -64,9 +65,10 @@ class CheckedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
 
     @property
     def returned_to(self) -> dict[TopicPartition, int]:
-        """The position of each partition: all records before it were returned.
+        """The position of each partition. `getmany` has returned all records before that position.
 
-        Empty from the return of records until the next poll, because these records may not be queued yet.
+        Empty after `getmany` has returned records, until it is called again: the caller may not have queued these
+        records yet.
         """
         return {} if self.handing_over else self._positions()[1]
 
@@ -95,8 +97,9 @@ class CheckedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         return response
 
     def _checked(self, topic: str, answer: tuple[Any, ...], position: int) -> tuple[Any, ...]:
-        """Check one partition of a fetch response: a tuple of partition number, error, high watermark, …, record
-        batches.
+        """Return one partition of a fetch response with only those record batches that decode.
+
+        `answer` is a tuple of partition number, error, high watermark, …, record batches.
         """
         partition, _, end, *_, data = answer
         if not data:
@@ -117,9 +120,9 @@ class CheckedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     def _remember_damaged(
         self, key: TopicPartition, position: int, fetches: int, found: CheckedRecords
     ) -> None:
-        """Log the damage. Count the fetch only when the damaged batch is the first one.
+        """Log a damaged batch. Count this fetch of it only when the damaged batch is the first one.
 
-        Otherwise the batches before it are read first, and the next fetch starts at it.
+        Otherwise the batches before it are read first, and the next fetch starts at the damaged batch.
         """
         _log.warning(
             "batch.damaged",
@@ -143,7 +146,7 @@ class CheckedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         }
 
     def _set_back(self, assignment: Any, positions: dict[TopicPartition, int]) -> None:
-        """Set the positions of those partitions that are still assigned."""
+        """Set the consumer back to these positions, in the partitions that are still assigned."""
         if assignment is not None and assignment.active:
             for partition, position in positions.items():
                 if partition in assignment.tps:

@@ -41,9 +41,10 @@ def decompress(codec: int, data: bytes, *, limit: int) -> bytes:
 
 
 def _stream(into: Callable[[bytes, bytearray], int], data: bytes, limit: int) -> bytes:
-    """Decompress into a small buffer first, and only when it is too small into one of `limit` bytes.
+    """Decompress into a small buffer. When that is too small, decompress again into one of `limit` bytes.
 
-    Most batches expand little, and allocating a buffer of the limit takes milliseconds.
+    `into` decompresses into a given buffer. Most batches expand little, and allocating `limit` bytes takes
+    milliseconds.
     """
     for size in (min(max(_FIRST_GUESS, 8 * len(data)), limit), limit):
         buffer = bytearray(size)

@@ -96,8 +96,8 @@ class KafkaConsumers:
         """Prepare the consumers without connecting.
 
         - `dependencies`: returns whether the dependencies of the handlers answer now.
-        - `database`: delivers the relay's notifications when the broker is the embedded one. Apache Kafka needs none.
-        - `on_assigned`: called when a group assigned partitions anew. Another member may have died with work in hand.
+        - `database`: delivers the relay's notifications when the broker is the embedded one. Not used on Apache Kafka.
+        - `on_assigned`: called when a group has assigned partitions again. Another member may have died while at work.
         - `stop_s`: the time limit in seconds for closing the Kafka clients.
         """
         retry = RetryPolicy(
@@ -275,7 +275,7 @@ class KafkaConsumers:
             await asyncio.gather(self._housekeeper, return_exceptions=True)
 
     async def _keep_house(self) -> None:
-        """About once a second, commit the positions of idle partitions and let the watchdog look for stuck ones."""
+        """About once a second, commit the positions of idle partitions and let the watchdog check for stuck ones."""
         while True:
             await asyncio.sleep(1.0)
             for feed in self._feeds:

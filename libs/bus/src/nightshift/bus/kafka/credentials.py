@@ -26,7 +26,7 @@ CREDENTIALS_REFUSED = (
 
 
 def refusal(error: BaseException) -> ConfigurationError:
-    """Return the error of a process that refuses the broker's certificate, or whose credentials the broker refuses."""
+    """Return the ConfigurationError for this error: a refused certificate of the broker, or refused credentials."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return ConfigurationError(
             f"the broker's certificate is refused: {error.verify_message}",

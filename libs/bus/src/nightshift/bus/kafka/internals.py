@@ -1,4 +1,6 @@
-"""The private parts of aiokafka 0.14 that consumers use, each with its reason. A test fails when one moves."""
+"""The private parts of aiokafka 0.14 that consumers use, each with its reason. A test fails when aiokafka changes
+one.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,9 +11,9 @@ from aiokafka.structs import OffsetAndMetadata
 
 
 def check_coordination(consumer: AIOKafkaConsumer) -> None:
-    """Raise the pending error of the group's coordination, as each poll does. Raises KafkaError.
+    """Raise the pending error of the group's coordination, as aiokafka's poll does. Raises KafkaError.
 
-    aiokafka stops coordinating until the error is taken, and a poll that waits for records takes none. Ask
+    aiokafka stops coordinating until the error is raised, and a poll that waits for records raises none. Ask
     `coordination_ended` afterwards whether the coordination continues.
     """
     consumer._coordinator.check_errors()

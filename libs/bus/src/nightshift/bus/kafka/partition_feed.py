@@ -1,5 +1,5 @@
-"""Connects one FastStream subscriber with its BatchIntake: passes batches in, and pauses, resumes and commits for
-it.
+"""Connects one FastStream subscriber with its BatchIntake: passes batches in, and pauses, resumes and commits for the
+intake.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ _ANSWER_S = 10.0
 class Ends:
     """The end offset of each partition at the last check, to detect a broker that lost its data.
 
-    A position beyond the end is no proof of a loss: the embedded broker reports an end that is too low.
+    A consumer's position beyond the end is no proof of a loss: the embedded broker reports an end that is too low.
     """
 
     def __init__(self) -> None:
@@ -81,18 +81,20 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
         await self.intake.take(records)
 
     def prepare(self) -> None:
-        """Attach the intake, before the subscriber starts."""
+        """Make this feed the client of its intake. Call it before the subscriber starts."""
         if not self._attached:
             self._attached = True
             # A consumer that starts at the end never reads a message twice, so its restarts are not guarded.
             self.intake.attach(self, None if self.subscription.from_now else self)
 
     def started(self) -> None:
-        """Note that the subscriber has started. Without a group it has all partitions, and no rebalance follows."""
+        """Record that the subscriber has started. A subscriber without a group has all partitions at once, without a
+        rebalance.
+        """
         self.assigned = self.assigned or self.subscription.from_now
 
     async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
-        """Start after a rebalance. aiokafka has dropped the pauses with the old assignment."""
+        """Record that a rebalance has assigned partitions. aiokafka has resumed all paused partitions in it."""
         self.assigned = True
         self._uncommitted |= set(assigned)
         self._on_assigned()
@@ -139,7 +141,7 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
             _log.warning("coordination.failed", group=self.name, error=repr(error))
 
     async def unread(self, partitions: Collection[int]) -> Mapping[int, int]:
-        """Return for these partitions how many messages lie between the client's position and the end.
+        """Return how many offsets lie between the client's position and the end, for each of these partitions.
 
         Raises Unavailable. A partition whose end moved back is read from its beginning again, because the broker lost
         its data.
@@ -180,8 +182,9 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
         self.intake.begin_at({each: offset for each, offset in begin.items() if self._holds(each)})
 
     def commit_positions(self) -> None:
-        """Commit the positions that the client has reached without returning a message (aborted transactions,
-        markers).
+        """Commit the positions of idle partitions.
+
+        They may lie after aborted transactions or transaction markers, for which the client returns no message.
         """
         consumer = self.subscriber.consumer
         if self.assigned and isinstance(consumer, CheckedConsumer):

@@ -22,7 +22,7 @@ class PartitionProgress:
     """How far one group has read one partition. Offsets are those of the next message.
 
     - `committed`: None when the group never committed in this partition.
-    - `unread`: offsets from the committed one to the end. Some may hold no message.
+    - `unread`: the number of offsets from the committed one to the end. Some may have no message.
     - `waiting_s`: the age in seconds of the first unread message, None when there is none.
     """
 
@@ -69,8 +69,9 @@ async def partition_progress(
 
 
 async def _of_group(consumer: CheckedConsumer, group: str, topic: str) -> list[PartitionProgress]:
-    """Assign the partitions by hand, so that this consumer does not join the group and take partitions from its
-    members.
+    """Return the progress of one group at each partition of its topic. Empty when the topic does not exist.
+
+    Assigns the partitions by hand, so that this consumer does not join the group and take partitions from its members.
     """
     partitions = [
         TopicPartition(topic, each) for each in sorted(await internals.partitions_of(consumer, topic) or ())

@@ -29,8 +29,8 @@ class KafkaReader:
     async def read(self, topic: str, *, newest: int | None = None) -> AsyncIterator[Inbound]:
         """Yield every record up to the ends of the partitions at the time of the call.
 
-        With `newest`, only the last so many offsets of each partition. Raises NotFound when the topic does not exist,
-        and Unavailable when the broker does not answer.
+        If `newest` is given, reads only that many offsets at the end of each partition. Raises NotFound when the topic
+        does not exist, and Unavailable when the broker does not answer.
         """
         async with self._client() as client:
             try:
@@ -72,9 +72,11 @@ class KafkaReader:
             return {TopicPartition(each.topic, each.partition): end for each, end in ends.items()}
 
     async def _more(self, client: CheckedConsumer, ends: Mapping[KafkaPartition, int]) -> list[Inbound]:
-        """Return the next records. Returns an empty list when a partition is read to its end.
+        """Wait for the next records and return them.
 
-        The last offset of a partition may be a transaction marker, which never appears as a record.
+        Returns an empty list when there are none, but a partition has been read to its end in `ends`. That happens when
+        the last offset of the partition is a transaction marker, which is no record. Raises Unavailable at the time
+        limit.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timeout_s

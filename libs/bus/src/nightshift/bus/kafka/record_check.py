@@ -30,7 +30,7 @@ _TRANSACTION_MARKERS: Final = (b"\x00\x00\x00\x00", b"\x00\x00\x00\x01")  # abor
 
 
 class _Broken(Exception):
-    """The batch cannot be decoded. With `transit`, it may have been damaged on the way, so a new fetch may help."""
+    """The batch cannot be decoded. If `transit`, it may have been damaged on the way, so a new fetch may help."""
 
     def __init__(self, problem: str, *, transit: bool = False) -> None:
         super().__init__(problem)
@@ -43,7 +43,7 @@ class CheckedRecords:
 
     - `data`: the batches, which decode without an error.
     - `undecodable`: the records that were replaced, by the offset of the empty record in their place.
-    - `damaged`: the problem of a batch that should be fetched again, else None. `data` ends before that batch.
+    - `damaged`: the problem of a batch that should be fetched again, otherwise None. `data` ends before that batch.
     """
 
     data: bytes
@@ -63,8 +63,8 @@ def check(
 ) -> CheckedRecords:
     """Check the batches of one partition that the broker returned for a fetch from the offset `position`.
 
-    `end` is the partition's high watermark. A damaged batch is left out, so that it is fetched again. With `final` it
-    is replaced by an empty record. `limit` is the most bytes to which the batches may expand.
+    `end` is the partition's high watermark. A damaged batch is left out, so that it is fetched again. If `final`, it
+    is replaced by an empty record instead. `limit` is the most bytes to which the batches may expand.
     """
     return _Check(topic, partition, data, position=position, end=end, final=final, limit=limit).run()
 
@@ -114,7 +114,8 @@ class _Check:
         return self._found
 
     def _batch(self, batch: bytes, base: int) -> bytes:
-        """Return the batch, or a copy of it without compression and with broken records replaced.
+        """Return the batch, or a copy of it without compression and with broken records replaced. `base` is the first
+        offset.
 
         Raises _Broken when the batch as a whole does not decode.
         """
@@ -152,7 +153,7 @@ class _Check:
         return batch
 
     def _expanded(self, batch: bytes, codec: int) -> bytes:
-        """Return the batch without compression. aiokafka would decompress it without a limit."""
+        """Return the batch without its compression `codec`. aiokafka would decompress it without a limit."""
         records = self._decompressed(codec, batch[_HEADER.size :])
         header = list(_HEADER.unpack_from(batch))
         header[1] = _HEADER.size - _FRAME.size + len(records)
@@ -160,9 +161,10 @@ class _Check:
         return _HEADER.pack(*header) + records
 
     def _decompressed(self, codec: int, data: bytes) -> bytes:
-        """Decompress, and subtract the size from the bytes left for this response. Raises _Broken.
+        """Return the decompressed data, and subtract its size from the bytes allowed for this response.
 
-        A batch above the limit uses up all that is left.
+        Raises _Broken when the data does not decode or exceeds the limit. A batch above the limit uses up all allowed
+        bytes.
         """
         try:
             expanded = codecs.decompress(codec, data, limit=self._limit)
@@ -175,7 +177,7 @@ class _Check:
         return expanded
 
     def _marker(self, decoder: DefaultRecordBatch) -> None:
-        """Raise _Broken unless this control batch holds exactly one record whose key is a transaction marker."""
+        """Raise _Broken unless this control batch has exactly one record, whose key is a transaction marker."""
         try:
             keys = [record.key for record in decoder]
         except Exception as error:  # noqa: BLE001 - whatever the decoder raises on hostile bytes
@@ -210,7 +212,7 @@ class _Check:
         return _HEADER.pack(*header) + records
 
     def _legacy(self, batch: bytes, base: int, magic: int) -> bytes:
-        """Return a batch in record format 0 or 1, which clients before 2017 send.
+        """Return a batch in record format 0 or 1 (`magic`), which clients before 2017 send.
 
         Raises _Broken when it does not decode.
         """
@@ -235,7 +237,7 @@ class _Check:
     def _replaced(self, batch: bytes, problem: str, *, intact: bool) -> bytes:
         """Return a batch with one empty record in place of a batch that does not decode.
 
-        With `intact`, the header's checksum is right, so its offsets are used. Without it, they are used only when they
+        If `intact`, the header's checksum is right, so its offsets are used. Otherwise they are used only when they
         are plausible.
         """
         base, last, producer, transaction, timestamp = self._position, 0, (-1, -1, -1), 0, 0
@@ -285,7 +287,7 @@ def _demand_order(offsets: list[int], first: int, last: int) -> None:
 
 
 def _split(batch: bytes, at: int) -> list[bytes]:
-    """Split the records of a batch, which starts at `at`, by the length in front of each.
+    """Split the records of a batch, which begin at position `at`, by the length in front of each.
 
     Bytes without a valid length form the last part.
     """
@@ -301,9 +303,7 @@ def _split(batch: bytes, at: int) -> list[bytes]:
 
 
 def _delta_of(raw: bytes, header: list[int], base: int) -> int | None:
-    """Return the distance of a record from the batch's first offset, or None when aiokafka does not decode the
-    record.
-    """
+    """Return a record's distance from the batch's first offset `base`, or None when the record does not decode."""
     alone = [*header]
     alone[1], alone[12] = _HEADER.size - _FRAME.size + len(raw), 1
     try:

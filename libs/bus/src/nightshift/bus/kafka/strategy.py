@@ -1,4 +1,4 @@
-"""What consumers do differently on Apache Kafka and on the embedded broker."""
+"""The differences between Apache Kafka and the embedded broker for consumers."""
 
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
@@ -16,16 +16,16 @@ _FETCH_WAIT_MS = 500  # aiokafka's default
 
 
 class FetchWait(NamedTuple):
-    """How long a fetch waits at the broker (milliseconds) unless `min_bytes` bytes are there earlier."""
+    """How long a fetch waits at the broker (milliseconds). The broker answers earlier once it has `min_bytes` bytes."""
 
     wait_ms: int
     min_bytes: int
 
 
 class BrokerStrategy(Protocol):
-    """How the consumers of a process fetch, and where they keep attempts.
+    """How the consumers of a process fetch, and where they store attempts (see RestartGuard).
 
-    A context manager around the running consumers.
+    An async context manager that is open while the consumers run.
     """
 
     def fetch_wait(self, subscription: Subscription) -> FetchWait:
@@ -37,15 +37,15 @@ class BrokerStrategy(Protocol):
         ...
 
     def started(self, subscription: Subscription, consumer: AIOKafkaConsumer) -> None:
-        """Adapt a consumer after its start."""
+        """Called after a consumer has started, to adapt it to this kind of broker."""
         ...
 
     def resumed(self, group: str) -> None:
-        """React to the resuming of paused partitions of this group."""
+        """Called after paused partitions of this group were resumed."""
         ...
 
     def stopping(self, consumer: AIOKafkaConsumer) -> None:
-        """Adapt a consumer before its stop."""
+        """Called before a consumer stops, to adapt it to this kind of broker."""
         ...
 
     async def __aenter__(self) -> Self: ...
@@ -56,9 +56,7 @@ class BrokerStrategy(Protocol):
 
 
 class WakingBroker:
-    """The strategy for Apache Kafka, which answers a waiting fetch as soon as records arrive. aiokafka needs no
-    changes.
-    """
+    """The BrokerStrategy for Apache Kafka, which answers a waiting fetch as soon as records arrive."""
 
     def fetch_wait(self, subscription: Subscription) -> FetchWait:
         """Return aiokafka's default, or the subscription's fetch delay when it has one."""
@@ -68,17 +66,17 @@ class WakingBroker:
         return FetchWait(_FETCH_WAIT_MS, 1)
 
     def attempts(self, group: str) -> PartitionAttempts:
-        """Return a store that keeps the attempts in the metadata of commits."""
+        """Return a store that keeps the group's attempts (see RestartGuard) in the metadata of commits."""
         return CommittedAttempts()
 
     def started(self, subscription: Subscription, consumer: AIOKafkaConsumer) -> None:
-        """Do nothing."""
+        """Do nothing: on Apache Kafka a consumer needs no changes."""
 
     def resumed(self, group: str) -> None:
-        """Do nothing."""
+        """Do nothing: on Apache Kafka a consumer needs no changes."""
 
     def stopping(self, consumer: AIOKafkaConsumer) -> None:
-        """Do nothing."""
+        """Do nothing: on Apache Kafka a consumer needs no changes."""
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""Finds out which topics are missing at a broker, so that a service ends with that reason instead of waiting
+"""Finds out which topics are missing at a broker, so that a service exits with that error instead of waiting
 silently.
 """
 
@@ -38,7 +38,7 @@ async def require_topics(settings: KafkaSettings, topics: Iterable[str]) -> None
 
 
 async def _refused_by(settings: KafkaSettings) -> BaseException | None:
-    """Connect to the first broker that answers. Returns the error when it refuses the credentials, else None."""
+    """Connect to the first broker that answers. Returns its error when it refuses the credentials, otherwise None."""
     arguments = connection_arguments(settings)
     for address in arguments.pop("bootstrap_servers"):
         host, _, port = address.rpartition(":")

@@ -35,9 +35,9 @@ class Watched(Protocol):
         ...
 
     async def unread(self, partitions: Collection[int]) -> Mapping[int, int]:
-        """Return for these partitions how many messages lie between the client's position and the end.
+        """Return how many offsets lie between the client's position and the end, for each of these partitions.
 
-        Raises Transient.
+        Raises Transient when the broker does not answer.
         """
         ...
 
@@ -50,9 +50,8 @@ class _State:
 
 
 class Watchdog:
-    """Sets `failed` when a partition had messages for `limit_s` seconds and finished none.
-
-    The process should then exit.
+    """Sets `failed` when a partition had messages for `limit_s` seconds and settled none. The process should then
+    exit.
     """
 
     def __init__(
@@ -105,9 +104,9 @@ class Watchdog:
     async def _judge(
         self, each: Watched, states: dict[int, _State], progress: Mapping[int, Progress], quiet: Sequence[int]
     ) -> None:
-        """Set `failed` when one of these quiet partitions is stuck.
+        """Set `failed` when one of these partitions without progress is stuck.
 
-        A broker or dependency that does not answer excuses it.
+        No partition counts as stuck while the broker or a dependency does not answer.
         """
         unread: Mapping[int, int] | None = None
         if self._dependencies is None or await self._dependencies():

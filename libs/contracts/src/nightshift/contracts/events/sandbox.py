@@ -31,7 +31,9 @@ class _SandboxFact(Event):
 
 
 def _closed(subject: str) -> Sequence[Pending]:
-    """Close the pending rows of the sandbox and of the snapshots that it should have had: nothing is left to save."""
+    """Return the changes that close the pending rows of a sandbox and of its snapshots, because no files are left to
+    save.
+    """
     snapshots = (f"{subject}/{reason}" for reason in ("checkpoint", "completion", "pre_sleep"))
     return (
         Pending(PendingKind.SANDBOX, subject, opens=False),
@@ -51,11 +53,11 @@ class SandboxOpened(_SandboxFact, type="sandbox.opened"):
 
 
 class SandboxRestored(_SandboxFact, type="sandbox.restored"):
-    """The files of the snapshot `from_snapshot` are in the sandbox. `lost` names those that could not be restored.
+    """The files of the snapshot `from_snapshot` are in the sandbox. `lost` names files that could not be restored.
 
-    `healed` counts files that were different at first and were written again. `lost` may name only the first lost
-    files; `lost_count` then counts all. `differs` gives the reasons, also for files with the right content but another
-    mode or modification time.
+    `healed` counts files that were different at first and were written again. If there are many lost files, `lost`
+    names only the first ones, and `lost_count` counts all. `differs` gives the reasons, also for files with the right
+    content but another mode or modification time.
     """
 
     sandbox_id: SandboxId
@@ -85,7 +87,7 @@ class NetworkUse(BaseModel):
 
 
 class ToolCallCompleted(_SandboxFact, type="tool_call.completed"):
-    """The only result of a tool call. The agent receives `blocks` when they are present, else `output`.
+    """The only result of a tool call. The agent receives `blocks` when they are present, otherwise `output`.
 
     `network` is the sandbox's traffic since the previous call, including background commands. It is absent when there
     was no traffic, and always at E2B.
@@ -141,9 +143,9 @@ class SandboxClosed(_SandboxFact, type="sandbox.closed"):
 class SandboxStalled(_SandboxFact, type="sandbox.stalled"):
     """The build waits for its sandbox; `action` says what a person can do.
 
-    The gateway keeps trying. It appends this event within 10 seconds of the first failure, and again only when the
-    reason changes. Any later event of the gateway means that the build continues. `attempt` counts the failures so far,
-    0 while the provider has not answered at all. `since` is the time of the first failure.
+    The sandbox gateway keeps trying. It appends this event within 10 seconds of the first failure, and again only when
+    the reason changes. Any later event of the sandbox gateway means that the build continues. `attempt` counts the
+    failures so far, 0 while the provider has not answered at all. `since` is the time of the first failure.
     """
 
     reason: Literal[

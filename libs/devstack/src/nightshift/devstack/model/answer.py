@@ -96,7 +96,7 @@ def count_tokens(conversation: Conversation) -> int:
 
 
 def _without_sources(value: Any, sources: list[str]) -> Any:
-    """Return the value without its base64 data, and append that data to `sources`."""
+    """Return the value without the base64 data of images and documents, and append that data to `sources`."""
     if isinstance(value, list):
         return [_without_sources(one, sources) for one in value]
     if not isinstance(value, dict):
@@ -139,7 +139,8 @@ def _tokens(text: str) -> int:
 def _usage(turn: Turn, conversation: Conversation, content: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the estimated token usage of the answer.
 
-    With cache marks, every turn but the first reads the older part of the prompt from the cache and writes the rest.
+    If the request marks parts for caching, every turn but the first reads the older part of the prompt from the cache.
+    The rest is written to the cache.
     """
     whole, kept = count_tokens(conversation), lifetime(conversation.body)
     read = written = 0

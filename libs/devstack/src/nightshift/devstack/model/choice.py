@@ -1,6 +1,6 @@
-"""Chooses the turn that answers a request. It looks only at the request, so retries, restarts and parallel builds work.
+"""Chooses the turn of the scenario that answers a request. It looks only at the request.
 
-Only turns with a limit are counted, under a hash of the conversation.
+So retries, restarts and parallel builds work. Only turns with a limit are counted, under a hash of the conversation.
 """
 
 import re
@@ -21,7 +21,7 @@ class NoAnswer(Exception):
 
 
 class Chooser:
-    """Chooses among the turns of one scenario."""
+    """Chooses the scripted answer to a request: the first turn of the scenario whose conditions the request meets."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
@@ -30,7 +30,7 @@ class Chooser:
         self._used: dict[tuple[str, int], int] = {}
 
     def choose(self, conversation: Conversation) -> PositionedTurn:
-        """Return the first turn in the file that fits: its position, its `match`, and its limit.
+        """Return the first turn in the file whose position, `match` and limit fit the request.
 
         Raises NoAnswer when no turn fits.
         """
@@ -98,7 +98,7 @@ class Chooser:
 
 
 def _all_met(conversation: Conversation) -> Turn:
-    """Return the judge's turn for a scenario without one: it reports every criterion as met."""
+    """Return the judge's turn for a scenario that has none: it reports every criterion as met."""
     listed = conversation.text.rpartition("The criteria:\n")[2]
     count = len(re.findall(r"^\d+\. ", listed, re.MULTILINE))
     verdicts = [
@@ -109,7 +109,10 @@ def _all_met(conversation: Conversation) -> Turn:
 
 
 def _captured(name: str, pattern: str, conversation: Conversation) -> str:
-    """Return the text that a placeholder stands for: the pattern's last match, or its first group when it has one."""
+    """Return the text for the placeholder `name`: the last match of the pattern, or its first group when it has one.
+
+    Raises NoAnswer when nothing matches.
+    """
     finds = list(re.finditer(pattern, f"{conversation.system}\n{conversation.text}", re.MULTILINE))
     if not finds:
         raise NoAnswer(f"placeholder {{{{{name}}}}}: nothing in the conversation matches {pattern!r}")
@@ -118,7 +121,7 @@ def _captured(name: str, pattern: str, conversation: Conversation) -> str:
 
 
 def _missed(match: Match | None, seen: Conversation) -> str | None:
-    """Return the first condition that the request does not meet, in words, or None when it meets all."""
+    """Return the first condition of `match` that the request does not meet, in words. None when it meets all."""
     if match is None:
         return None
     for field, value in match.model_dump(exclude_none=True).items():

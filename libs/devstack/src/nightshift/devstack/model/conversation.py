@@ -107,9 +107,9 @@ def _texts(blocks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def validate(body: Any, *, counting: bool = False) -> Conversation:
-    """Return the conversation in a request body that keeps the rules of the Messages API. Raises Invalid.
+    """Return the conversation in a request body. Raises Invalid when the body breaks a rule of the Messages API.
 
-    Checks the rules that an agent loop can break. With `counting`, the body is a request to count tokens, which has no
+    Checks the rules that an agent loop can break. If `counting`, the body is a request to count tokens, which has no
     limit of output.
     """
     if not isinstance(body, dict):

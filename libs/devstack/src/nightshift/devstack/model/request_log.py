@@ -1,4 +1,5 @@
-"""Records the requests that the scripted model receives, for tests: the newest in memory, and all in a file if wanted.
+"""Records the requests that the scripted model receives, for tests: the newest in memory, and all in a file if
+configured.
 
 API keys are not recorded.
 """

@@ -84,9 +84,11 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 
 
 def check_parameters(body: Mapping[str, Any], today: date | None = None, *, counting: bool = False) -> None:
-    """Raises Invalid for an unknown parameter, an unknown or retired model, or a value that the model does not support.
+    """Raises Invalid for an unknown parameter, an unknown or retired model, or a value that the model does not
+    support.
 
-    With `counting`, the body is a request to count tokens, which has fewer parameters.
+    If `counting`, the body is a request to count tokens, which has fewer parameters. `today` decides which models are
+    retired.
     """
     for name in body:
         if name not in (_COUNTED if counting else _PARAMETERS):
@@ -183,7 +185,7 @@ def _check_source(source: Any, kind: str, place: str) -> None:
 
 
 def check_thinking_blocks(body: Mapping[str, Any]) -> None:
-    """Raises Invalid when an assistant message ends with a thinking block, or when anything before such a block
+    """Raises Invalid when an assistant message ends with a thinking block, or content before such a block has
     changed.
     """
     for index, message in enumerate(body["messages"]):
@@ -202,10 +204,10 @@ def check_thinking_blocks(body: Mapping[str, Any]) -> None:
 
 
 def signature(body: Mapping[str, Any], messages: int, before: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Return the signature of a thinking block that follows these messages and the blocks `before` it in its own
-    message.
+    """Return the signature of a thinking block that follows the first `messages` messages.
 
-    The signature depends on all content before the block, but not on cache marks.
+    `before` are the blocks before it in its own message. The signature depends on all content before the block, but
+    not on cache marks (`cache_control`).
     """
     prefix = [body.get("system"), body.get("tools"), body["messages"][:messages], list(before)]
     text = json.dumps(_unmarked(prefix), sort_keys=True)
@@ -221,9 +223,9 @@ def _unmarked(value: Any) -> Any:
 
 
 def _fields(value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Return the fields of an object without its cache mark.
+    """Return the fields of an object without its cache mark (`cache_control`).
 
-    Only blocks and tools, which have a type or schema, have one.
+    Only blocks and tools have one; they have a `type` or an `input_schema`.
     """
     marked = "type" in value or "input_schema" in value
     return ((key, one) for key, one in value.items() if not (marked and key == "cache_control"))

@@ -47,9 +47,9 @@ def _is_json(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schema_faults(tool: str, given: dict[str, Any]) -> str:
-    """Return which fields of a tool's input its schema refuses, in words. Empty when the input fits.
+    """Return in words which fields of a tool's input break its schema. Empty when the input fits.
 
-    Texts with a `{{placeholder}}` are left out, because their value is not known yet.
+    Texts with a `{{placeholder}}` are not checked, because their value is not known yet.
     """
     schema = TOOLS.get(tool) or JUDGE_TOOLS.get(tool)
     if schema is None:
@@ -213,7 +213,7 @@ class Scenario(_Part):
 
 
 class PositionedTurn:
-    """A turn with its number and line in the file and the positions that it answers. None means every position."""
+    """A turn with its number and line in the file, and the positions that it answers. None means every position."""
 
     def __init__(self, turn: Turn, number: int, line: int | None, positions: range | None) -> None:
         self.turn = turn

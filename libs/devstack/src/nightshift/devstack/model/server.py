@@ -24,7 +24,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 @dataclass
 class _Failure(Exception):
-    """Ends a request with an error response. `turn` labels the turn of the scenario that wants it."""
+    """Ends a request with an error response. `turn` is the label of the scenario's turn that asks for the failure."""
 
     status: int
     message: str
@@ -86,7 +86,10 @@ class ModelServer:
             await request.answer_with_fault(message, turn)
 
     def _check_length(self, conversation: Conversation) -> None:
-        """Raises _Failure when the prompt has more tokens than the model's context, or the scenario's smaller one."""
+        """Raises _Failure when the prompt has more tokens than the model's context.
+
+        The scenario may set a smaller context.
+        """
         tokens = count_tokens(conversation)
         most = self._context or card_of(conversation.body["model"]).context
         if tokens > most:
@@ -162,7 +165,9 @@ class _Request:
         await self._send({"type": "http.response.body", "body": json.dumps(value).encode()})
 
     async def answer_with_fault(self, message: Message, turn: Turn) -> None:
-        """Send a message as JSON, cut off or malformed when the turn asks for it. Raises _Failure for `error_after`."""
+        """Send a message as JSON, cut off or malformed if the turn asks for that. Raises _Failure if it asks for an
+        error.
+        """
         if turn.error_after is not None:
             raise _Failure(529, turn.message or "Overloaded", turn.error_type)
         body = json.dumps(message).encode()
@@ -177,7 +182,9 @@ class _Request:
         await self._send({"type": "http.response.body", "body": body})
 
     async def stream(self, events: Iterable[bytes], *, pause: float, whole: bool) -> None:
-        """Send events as a stream. Unless `whole`, the connection closes before the end."""
+        """Send events as a stream, with `pause` seconds between them. Unless `whole`, closes the connection before the
+        end.
+        """
         await self._start(
             200, [("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache")]
         )

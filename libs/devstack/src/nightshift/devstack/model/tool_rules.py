@@ -1,4 +1,7 @@
-"""The rules of the Messages API for the system prompt, the tools and the cache marks, in the vendor's words."""
+"""The rules of the Messages API for the system prompt, the tools and the cache marks (`cache_control`).
+
+Errors use the vendor's text.
+"""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -101,8 +104,9 @@ def _check_schema(schema: Any, place: str) -> None:
 
 
 def check_tool_choice(choice: Any, tools: Collection[str], *, thinks: bool) -> None:
-    """Raises Invalid for a tool choice that the API does not know, names a missing tool, or forces a tool while
-    thinking.
+    """Raises Invalid for an unknown kind of tool choice, or one that names a missing tool.
+
+    If `thinks`, also for one that forces a tool, which the API does not allow with thinking.
     """
     if choice is None:
         return
@@ -119,7 +123,9 @@ def check_tool_choice(choice: Any, tools: Collection[str], *, thinks: bool) -> N
 
 
 def check_marks(body: Mapping[str, Any]) -> None:
-    """Raises Invalid for too many cache marks, a mark with a wrong form or place, or a long mark after a short one."""
+    """Raises Invalid for too many cache marks (`cache_control`), for a wrong mark, or a long-lived mark after a
+    short-lived one.
+    """
     found = list(_marks(body))
     if len(found) > _MOST_MARKS:
         raise Invalid(

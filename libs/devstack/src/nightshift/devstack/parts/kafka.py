@@ -61,7 +61,7 @@ class EmbeddedKafka:
 
     @property
     def port(self) -> int:
-        """The port of the broker, or the one to use at the start. 0: no port is chosen yet."""
+        """The port of the broker. Before the start it is the port to use, or 0 for any free port."""
         return self._port
 
     async def start(self) -> KafkaAddress:

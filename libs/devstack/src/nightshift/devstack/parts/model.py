@@ -50,7 +50,7 @@ class ScriptedModel:
 
     @property
     def port(self) -> int:
-        """The port of the server, or the one to use at the start. 0: no port is chosen yet."""
+        """The port of the server. Before the start it is the port to use, or 0 for any free port."""
         return self._port
 
     async def start(self) -> ModelAddress:

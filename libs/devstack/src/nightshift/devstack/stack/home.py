@@ -19,10 +19,10 @@ _SNAPSHOT_KEY = "snapshot.key"
 
 @contextlib.contextmanager
 def hold(home: Path) -> Iterator[None]:
-    """Hold the lock of this home folder.
+    """Hold the lock of this home folder within the block.
 
-    Raises HomeInUse when another stack holds it, DirectoryUnusable without access. The kernel releases the lock when
-    the process dies, so no stale lock can exist.
+    Raises HomeInUse when another stack holds it, and DirectoryUnusable when the folder cannot be used. The kernel
+    releases the lock when the process dies, so no stale lock can exist.
     """
     with _opened(home) as lock:
         try:
@@ -99,9 +99,9 @@ def remembered_ports(home: Path) -> dict[str, int]:
 
 
 def snapshot_key(home: Path) -> str:
-    """Return the key that encrypts the snapshots of this home. The first call creates it.
+    """Return the key on which the digests of this home's snapshots depend. The first call creates it.
 
-    The caller must hold the home.
+    The caller must hold the lock of the home.
     """
     path = home / _SNAPSHOT_KEY
     with contextlib.suppress(FileNotFoundError):

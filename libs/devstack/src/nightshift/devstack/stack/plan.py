@@ -1,4 +1,4 @@
-"""Decides what a stack consists of: which servers it starts, which are given, and how many replicas of each service."""
+"""Decides which servers a stack starts, which ones the user gives, and how many replicas of each service run."""
 
 import importlib.util
 from collections.abc import Iterable, Mapping
@@ -37,9 +37,9 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to start.
+    """The servers and services to start.
 
-    `ports` holds only ports that the user chose; another server keeps the port of the last run or gets a random one.
+    `ports` has only the ports that the user chose. Other servers keep the port of the last run or get a random one.
     `broker_memory_mb` is the resident memory (MiB) above which the embedded broker is restarted.
     """
 
@@ -70,7 +70,7 @@ def make_plan(
 ) -> Plan:
     """Combine flags and environment variables to a plan.
 
-    Raises BadPlan when they are wrong or contradict each other.
+    Raises BadPlan when a flag or variable is wrong, or when they contradict each other.
     """
     asked = {name.strip().replace("-", "_") for name in only} - {""}
     counts = {name.replace("-", "_"): count for name, count in (replicas or {}).items()}
@@ -119,7 +119,7 @@ def _megabytes(environ: Mapping[str, str]) -> float:
 
 
 def _complete(given: Given, environ: Mapping[str, str], scenario: Path | None) -> Given:
-    """Add the addresses of the environment to those of the flags, which come first.
+    """Return the given addresses, completed by those in environment variables. Flags have priority over variables.
 
     A scenario selects the scripted model, even when the environment has an API key.
     """

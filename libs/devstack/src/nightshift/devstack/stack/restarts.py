@@ -49,7 +49,7 @@ class RestartReport:
 
     @property
     def keeps_restarting(self) -> bool:
-        """Whether the process exited so often that another restart will not help."""
+        """Whether the process has exited so often in these ten minutes that another restart will not help."""
         return len(self.exits) >= KEEPS_RESTARTING
 
     def summary(self) -> str:
@@ -65,7 +65,7 @@ class RestartReport:
 
 
 class RestartRecord:
-    """Records the exits of one stack's processes."""
+    """Records the exits of one stack's processes in a file."""
 
     def __init__(self, home: Path) -> None:
         self._path = home / _FILE

@@ -27,7 +27,7 @@ _STEADY_SECONDS = 30.0  # after a process ran this long, its next restart has th
 
 
 class Stack:
-    """One running stack. Call `start` first, and `stop` in any case, also after an error."""
+    """One running stack. Call `start` first, and always call `stop` at the end, also after an error."""
 
     def __init__(
         self,
@@ -40,9 +40,9 @@ class Stack:
         """Prepare a stack.
 
         - `say`: shows a line to the user.
-        - `load_clients`: imports what `apply_topics` and the migration need. It runs in a thread while the servers
-          start.
-        - `apply_topics`: creates the topics. It is called again when the broker restarted empty.
+        - `load_clients`: imports the modules that `apply_topics` and the migration need. It runs in a thread while the
+          servers start.
+        - `apply_topics`: creates the topics. It is called again when the broker has restarted empty.
         """
         self._plan = plan
         self._load_clients = load_clients
@@ -99,7 +99,7 @@ class Stack:
     def describe(self) -> dict[str, Any]:
         """Return the addresses and process ids of all servers and services.
 
-        The process id of a given server is None.
+        The process id of a server that the user gave is None.
         """
         found, state = self._found, {"home": str(self._plan.home)}  # type: tuple[Any, dict[str, Any]]
         if found.postgres is not None:
@@ -135,7 +135,7 @@ class Stack:
         await asyncio.gather(*(part.stop() for part in self._parts.values()))
 
     def kill(self) -> None:
-        """Send SIGKILL to every process, because the user interrupted a second time."""
+        """Send SIGKILL to every process. Used when the user interrupts a second time."""
         for unit in [*self._parts.values(), *(one for all_ in self._services.values() for one in all_)]:
             with contextlib.suppress(RuntimeError):  # not started yet
                 unit.child.signal(signal.SIGKILL)
@@ -157,7 +157,9 @@ class Stack:
         return {name: makers[name]() for name in PARTS if plan.starts(name)}
 
     async def _clients(self) -> None:
-        """Wait until the client modules are imported. The first call starts the import."""
+        """Wait until the slow modules of the database and Kafka clients are imported. The first call starts the
+        import.
+        """
         if self._loaded is None:
             self._loaded = asyncio.ensure_future(asyncio.to_thread(self._load_clients))
         await asyncio.shield(self._loaded)
@@ -192,8 +194,8 @@ class Stack:
     async def _bound_broker(self, broker: Part) -> None:
         """Restart the embedded broker whenever its memory exceeds the limit (see `broker_renewal`).
 
-        Unfinished builds alone may need more than the limit. So the new broker may grow to twice its size after the
-        restart.
+        Unfinished builds alone may need more than the limit. So the limit becomes at least twice the broker's size
+        after the restart.
         """
         limit = self._plan.broker_memory_mb
         while True:

@@ -1,4 +1,4 @@
-"""What the supervisor starts and restarts: an embedded server, or one replica of a service."""
+"""The units that the supervisor starts and restarts: an embedded server, or one replica of a service."""
 
 import asyncio
 import os
@@ -32,7 +32,9 @@ class Part(Protocol):
 
 
 class ServiceReplica:
-    """One process of a service. It is ready when /readyz answers 200. Each start uses another port for its probes."""
+    """One process of a service. It is ready when /readyz answers 200. Each start uses another port for its health
+    checks.
+    """
 
     def __init__(
         self,

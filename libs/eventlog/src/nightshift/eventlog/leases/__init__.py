@@ -1,1 +1,1 @@
-"""Leases: which process may work on a named thing, and until when."""
+"""Leases: the right of one process to work on a named thing for some seconds."""

@@ -1,4 +1,6 @@
-"""Leases in memory, for tests and simulation. Time is that of the event loop, which the simulation controls."""
+"""Leases in memory, for tests and simulation. The event loop's clock, which the simulation controls, decides when they
+expire.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ class _Row:
 
 
 class MemoryLeases:
-    """The Leases port over a dict."""
+    """The Leases port on a dict in memory."""
 
     def __init__(self) -> None:
         self._rows: dict[str, _Row] = {}

@@ -1,4 +1,4 @@
-"""Leases as rows in PostgreSQL, measured by its clock."""
+"""Leases as rows in PostgreSQL. The server's clock decides when they expire."""
 
 from collections.abc import Sequence
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Replaces the object store in a service that was given none."""
+"""Replaces the object store in a service whose settings name none."""
 
 from collections.abc import AsyncIterator
 

@@ -18,13 +18,14 @@ class ObjectInfo:
 class ObjectStore(Protocol):
     """Stores bytes under relative keys separated by `/`.
 
-    Every call retries, then raises Unavailable. A read of a key that does not exist raises NotFound.
+    Every call retries while the server does not answer, then raises Unavailable. A read of a key that does not exist
+    raises NotFound.
     """
 
     async def put(self, key: str, body: bytes) -> None: ...
 
     async def put_if_absent(self, key: str, body: bytes) -> bool:
-        """Store the bytes unless the key exists already. Returns True when this call stored them."""
+        """Store the bytes unless the key exists already. Returns whether this call stored them."""
 
     async def get(self, key: str) -> bytes: ...
 

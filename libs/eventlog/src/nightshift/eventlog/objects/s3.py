@@ -42,7 +42,9 @@ _MISCONFIGURED = {
 
 
 class _Conflict(Exception):
-    """The server answered 409: another write of the same key runs at the same time, so this one must be tried again."""
+    """The server answered 409, because another write of the same key runs at the same time. The write must be tried
+    again.
+    """
 
 
 class S3ObjectStore:
@@ -93,7 +95,7 @@ class S3ObjectStore:
         )
 
     async def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Return up to `length` bytes from the offset `start`; fewer when the object ends earlier."""
+        """Return up to `length` bytes from the offset `start`. Returns fewer when the object ends earlier."""
         check_key(key)
         if length == 0:
             return b""
@@ -132,7 +134,11 @@ class S3ObjectStore:
             return self._client
 
     async def _call(self, work: Callable[["S3Client"], T]) -> T:
-        """Run `work` with the client in a thread and return its result. Raises our own errors in place of boto3's."""
+        """Run `work` with the S3 client in a thread and return its result. Runs it again when the server reports a
+        conflict with another write.
+
+        Raises our own errors in place of boto3's.
+        """
         client = self._client or await self._ready()
         loop = asyncio.get_running_loop()
         retry = RetryDelay(_BACKOFF, random.random)

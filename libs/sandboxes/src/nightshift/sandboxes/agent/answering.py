@@ -10,7 +10,9 @@ from .wire import END, FULL, Refusal, Writer, frame, json_frame
 
 
 def with_output(state: dict[str, Any], out: bytes, err: bytes) -> tuple[dict[str, Any], Iterator[bytes]]:
-    """Return the answer for an ended call: its state, and both of its output streams."""
+    """Return the header (the call's state) and the frames (its stdout, then its stderr) of the answer for an ended
+    call.
+    """
     return {**state, "output": True}, (frame(data) + END if data else END for data in (out, err))
 
 
@@ -21,7 +23,9 @@ def framed(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def answer(operation: Callable[[], Any], out: Writer) -> bool:
-    """Run the operation and write its answer, also when it fails. Returns whether it succeeded."""
+    """Call `operation` and write its result to `out`, or an error answer when it raises. Returns whether it
+    succeeded.
+    """
     done = False
     try:
         result = operation() or {}

@@ -35,7 +35,9 @@ class Calls:
         return os.path.join(self._outputs, checked_call_id(call_id).replace("/", "~"))
 
     def start(self, **spec: Any) -> dict[str, Any]:
-        """Run the command of this CallSpec, unless the call began before. Returns the state of the call."""
+        """Start the command of this CallSpec, unless the call began before. Returns the state: running, finished or
+        died.
+        """
         from . import command_supervisor  # noqa: PLC0415 - slow to import, and not needed by most requests
 
         call_id = checked_call_id(spec["call_id"])
@@ -64,7 +66,7 @@ class Calls:
     def stop(self, call_id: str, grace_s: float) -> dict[str, Any]:
         """Make the supervisor kill everything that the call started. Returns the state after at most 10 seconds.
 
-        With `grace_s` 0 the supervisor kills at once, otherwise it sends SIGTERM first.
+        If `grace_s` is 0, the supervisor kills at once. Otherwise it sends SIGTERM first.
         """
         number = signal.SIGTERM if grace_s > 0 else signal.SIGUSR1
         give_up = time.monotonic() + 10
@@ -79,14 +81,22 @@ class Calls:
                     os.kill(began["pid"], signal.SIGCONT)  # a command may have stopped it
 
     def note(self, call_id: str, text: str | None) -> dict[str, Any]:
-        """Store a text for the call, unless it has one. Returns the stored text, or None when there is none."""
+        """Store a text for the call, unless the call has one already.
+
+        Returns the stored text, or None when there is none. A call that runs no command stores its intent, to be known
+        after a crash.
+        """
         if text is not None and self._journal.find(checked_call_id(call_id), "note") is None:
             self._journal.add(call_id, "note", text)
         return {"text": self._journal.find(checked_call_id(call_id), "note")}
 
     @contextlib.contextmanager
     def once(self, call_id: str | None) -> Iterator[bool]:
-        """Yield True unless a block of this call has already ended without an error."""
+        """Hold the call's lock within the block.
+
+        Yields False when an earlier block of this call has ended without an error, otherwise True. If `call_id` is
+        None, always yields True. The caller does the call's effect only when the value is True.
+        """
         if call_id is None:
             yield True
             return
@@ -97,9 +107,9 @@ class Calls:
                 self._journal.add(call_id, "done", True)
 
     def output(self, call_id: str, stream: str, offset: int, limit: int) -> Iterator[bytes]:
-        """Yield up to `limit` bytes of the kept output from `offset`.
+        """Yield up to `limit` bytes of the call's kept `stream` (out or err), from byte `offset` on.
 
-        Yields nothing when a command removed the output.
+        Yields nothing when a command has removed the output.
         """
         if stream not in ("out", "err"):
             raise Refusal("bad_request", "no such stream")
@@ -114,7 +124,11 @@ class Calls:
             yield from file_chunks(file, limit)
 
     def look(self, call_id: str, reader: str) -> tuple[dict[str, Any], Iterator[bytes]]:
-        """Return the state and what both streams have had since the last look of another reader than this call."""
+        """Return the state of a background call and the new output of its two streams, for the call `reader`.
+
+        Output is new until a call has read it. If the same call repeats its reading, it gets the same part again, and
+        any later output.
+        """
         state = self.wait(call_id, 0)
         if state["state"] == "unknown":
             return state, iter((b"",))

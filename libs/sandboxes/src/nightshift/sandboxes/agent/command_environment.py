@@ -1,4 +1,6 @@
-"""What every command receives besides its arguments: environment variables, default git settings, a long script."""
+"""Gives every command its environment variables and default git settings, and passes it a script that is too long for
+an argument.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,10 @@ GIT_CONFIG = """[user]
 
 
 def within_limit(argv: list[str]) -> list[str]:
-    """Return the arguments. A shell command that is too long for an argument is passed through an open file."""
+    """Return the arguments in a form that the kernel accepts.
+
+    A `bash -c` script that is too long for one argument is passed through an open file instead.
+    """
     if argv[:2] != ["bash", "-c"] or len(argv[2].encode("utf-8", "surrogatepass")) <= _LONGEST_ARGUMENT:
         return argv
     handle = unnamed_file()
@@ -44,7 +49,7 @@ def within_limit(argv: list[str]) -> list[str]:
 
 
 def unnamed_file() -> int:
-    """Open a new file without a name, which this process and those that inherit the descriptor can read and write."""
+    """Open a new file without a name. Only this process and those that inherit the descriptor can read and write it."""
     try:
         return os.memfd_create("nightshift", os.MFD_CLOEXEC)
     except OSError:  # refused where no cgroup counts the memory of such files

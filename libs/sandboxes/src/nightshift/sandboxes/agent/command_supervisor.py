@@ -71,7 +71,7 @@ def _detach(lock: int) -> None:
 
 
 def close_others(*keep: int) -> None:
-    """Close every open descriptor except these and the three standard streams."""
+    """Close every open descriptor except those in `keep` and the three standard streams."""
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and int(name) not in keep:
             with contextlib.suppress(OSError):  # the one of the listing itself
@@ -79,7 +79,7 @@ def close_others(*keep: int) -> None:
 
 
 class _Kept:
-    """One output stream: its first `limit` bytes go to a file, and of the rest only the end is kept."""
+    """One output stream: its first `limit` bytes go to a file. Of the later bytes, only the last ones are kept."""
 
     def __init__(self, folder: str, name: str, limit: int) -> None:
         self._folder = folder
@@ -113,7 +113,9 @@ class _Kept:
 
 
 def _new_file(folder: str, name: str) -> int | None:
-    """Create the output file. Returns None when a command or a full disk prevents that; then the output is lost."""
+    """Create a file for a command's output. Returns None when that fails, for example on a full disk: the output is
+    then lost.
+    """
     path = os.path.join(folder, name)
     try:
         reserve.use(folder, lambda: os.makedirs(folder, exist_ok=True))
@@ -196,7 +198,10 @@ class CommandSupervisor:
             os._exit(127)
 
     def _git(self) -> dict[str, str]:
-        """Write the default git settings to a file beside the output. Returns the variable that names the file."""
+        """Write the default git settings to a file beside the output.
+
+        Returns the environment variable that names the file, or an empty dict when the file cannot be written.
+        """
         path = os.path.join(self._outputs, "gitconfig")
         try:
             with open(path, "w", encoding="ascii") as file:
@@ -206,7 +211,8 @@ class CommandSupervisor:
         return {"GIT_CONFIG_SYSTEM": path}
 
     def _watch(self, selector: selectors.BaseSelector) -> int:
-        """Wait until the command ends, or end it after a stop or its timeout. Returns its wait status.
+        """Wait until the command ends, or end it when a stop is requested or its timeout is over. Returns its wait
+        status.
 
         Processes that the command left in the background keep running.
         """
@@ -261,7 +267,10 @@ class CommandSupervisor:
                 status = got
 
     def _end(self) -> int:
-        """End the process group of the command: SIGTERM, then SIGKILL. Returns the command's wait status."""
+        """End the process group of the command: SIGTERM, and SIGKILL if it still runs after the grace period.
+
+        Returns the command's wait status.
+        """
         status = None
         for signal_number, seconds in ((signal.SIGTERM, self._grace_s), (signal.SIGKILL, math.inf)):
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -287,7 +296,10 @@ class CommandSupervisor:
             time.sleep(0.005)
 
     def _outlive(self, selector: selectors.BaseSelector) -> None:
-        """Keep reading while background processes hold the pipes. Without a reader their next write would kill them."""
+        """Read and discard output while background processes of the ended command still have its output pipes open.
+
+        Without a reader, their next write would kill them.
+        """
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         while len(selector.get_map()) > 1:
             self._reap()

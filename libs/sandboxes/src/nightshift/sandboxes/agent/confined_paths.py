@@ -1,8 +1,8 @@
-"""Opens paths in such a way that they cannot lead out of the workspace.
+"""Opens paths so that they cannot lead out of the workspace.
 
 Each part of a path is opened relative to a directory handle, without following symlinks. The target of a symlink is
-read and walked by the same rules. So nothing outside is reached, even when a command swaps directories and symlinks
-meanwhile.
+read and walked by the same rules. So a path never leads outside, even when a command swaps directories and symlinks
+during the walk.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _MAX_LINKS = 40
 
 
 class Root:
-    """The directory that no path may leave.
+    """The directory that no path may leave: the workspace.
 
-    `home` is the directory above it, whose other files snapshots contain, too.
+    `home` is the directory above it. Snapshots contain the other files of the home, too.
     """
 
     def __init__(self, path: str, home: str | None = None) -> None:
@@ -48,8 +48,8 @@ class Root:
     def parent(self, path: str, *, make: bool = False, follow: bool = True) -> Iterator[tuple[int, str]]:
         """Open the directory that contains the last part of a path. Yields its handle and the name of that part.
 
-        With `make`, missing directories are created. Without `follow`, only the last part may be a symlink, which is
-        not followed. An OSError in the block becomes a Refusal.
+        If `make`, missing directories are created. If `follow` is False, a symlink in an earlier part is refused, and
+        one in the last part is not followed. An OSError in the block becomes a Refusal.
         """
         walk = _Walk(self, make, follow)
         try:
@@ -60,7 +60,9 @@ class Root:
             walk.close()
 
     def open(self, path: str, flags: int) -> int:
-        """Open a file below the root and return its descriptor. Raises Refusal."""
+        """Open a file below the root and return its descriptor. Raises Refusal when that fails or the path leads
+        outside.
+        """
         with self.parent(path) as (parent, name):
             return os.open(name, flags | READ, dir_fd=parent)
 
@@ -68,7 +70,8 @@ class Root:
 class _Walk:
     """One walk down a path.
 
-    It keeps a stack of open directories, so that `..` means the one before and never reaches the kernel.
+    It keeps a stack of open directories. So it resolves `..` itself, to the directory above on the stack, and never
+    passes `..` to the kernel.
     """
 
     def __init__(self, root: Root, make: bool, follow: bool) -> None:

@@ -1,4 +1,4 @@
-"""A client's connection to the agent, with one request."""
+"""The agent program's side of one client connection, which carries one request and its answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ _CLIENT_S = 30.0
 
 
 class Connection:
-    """One request of a client: reads the header and writes the answer, without blocking the event loop."""
+    """A connection with one request: reads the request's header and writes the answer, without blocking the event
+    loop.
+    """
 
     def __init__(
         self, loop: EventLoop, sock: socket.socket, dispatch: Callable[[Connection, bytes], None]
@@ -34,7 +36,9 @@ class Connection:
         self._loop.watch(sock.fileno(), self._read_header)
 
     def _read_header(self) -> None:
-        """Read no byte beyond the header, so that a forked process can read the body from the socket."""
+        """Read the header when data has arrived, and no byte beyond it: a forked process reads the body from the
+        socket.
+        """
         try:
             data = self.sock.recv(self._wanted)
         except BlockingIOError:
@@ -70,7 +74,7 @@ class Connection:
         self.close()
 
     def answer(self, data: bytes) -> None:
-        """Send the answer, then wait until the client closes. Closing first would discard the answer."""
+        """Send the answer, then wait until the client closes the connection. Closing first could discard the answer."""
         self._out = data
         self._expiry = self._loop.later(_CLIENT_S, self.close)
         self._send()

@@ -18,16 +18,18 @@ _LARGE = 1024 * 1024
 
 
 class Copies:
-    """Kept contents of files in one folder. A file is found by its row (see rows.py)."""
+    """The kept contents of files in one folder. Each method finds a kept content by the file's row (see rows.py)."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
 
     def take(self, parent: int, name: str, row: Row, deadline: float, guard: Guard) -> bool:
-        """Keep the content of the file with this row. Returns False when the file has changed meanwhile.
+        """Keep the content of the file `name` in the directory `parent`. Returns False when the file no longer has the
+        stat of `row`.
 
-        Copies small files until `deadline` (monotonic time), and passes all others to `guard`. Makes a hard link when
-        the guard refuses one. A hard link is quick, but does not protect from writes into the same file.
+        Copies a small file at once while `deadline` (monotonic time) is not over, and passes others to `guard`, which
+        copies them in the background. If the guard refuses, copies until the deadline. If the copy is not complete by
+        then, makes a hard link, which does not protect from writes into the same file.
         """
         path = self._path(row)
         if os.path.exists(path) or is_copied_now(path):
@@ -47,10 +49,11 @@ class Copies:
         return True
 
     def matches(self, row: Row, now: os.stat_result) -> bool:
-        """Return whether the content that `open` returns, or else the file with the stat `now`, is still that of the
-        row.
+        """Return whether the content that `open` returned for this row is the one that the row describes.
 
-        A hard link changes the ctime, so then only mode, size and modification time are compared.
+        `now` is the stat of the opened file. A copy always matches. A hard link matches when its mode, size and
+        modification time are those of the row, because linking changes the ctime. When neither exists any more, the
+        whole stat must be equal.
         """
         if os.path.exists(self._path(row)):
             return True
@@ -59,9 +62,9 @@ class Copies:
         return same_content(row, stat_row(now))
 
     def open(self, row: Row) -> BinaryIO | None:
-        """Open the copy for this row, after waiting until a copy in progress is complete.
+        """Open the kept content of the file with this row, and wait until a copy in progress is complete.
 
-        Returns None when there is no copy.
+        Returns None when nothing is kept.
         """
         if row[KIND] == "file":
             is_copied_now(self._path(row), wait=True)
@@ -89,7 +92,9 @@ class Copies:
 
 
 def _copy(file: BinaryIO, path: str, deadline: float) -> bool:
-    """Clone or copy an open file. When the time is over or the disk is full, leaves no file and returns False."""
+    """Clone or copy an open file to `path`. Returns False and leaves no file when the deadline is over or the disk is
+    full.
+    """
     handle = new_copy(path)
     try:
         with os.fdopen(handle, "wb", buffering=0) as copy:

@@ -15,7 +15,7 @@ _SETTLED_NS = 100_000_000
 class DigestCache:
     """A cache of digests in one file. A missing or damaged file counts as an empty cache.
 
-    With `fresh`, remembered digests are not used, but new ones are remembered.
+    If `fresh`, digests from earlier runs are not used, but new ones are saved.
     """
 
     def __init__(self, path: str, fresh: bool = False) -> None:
@@ -25,13 +25,13 @@ class DigestCache:
 
     @cached_property
     def _before(self) -> dict[str, list[object]]:
-        """Read only when a digest is looked up: a stage knows most of them from its base."""
+        """The digests in the cache file, which is read at the first lookup of a digest. Most stages need no lookup."""
         with contextlib.suppress(OSError, ValueError, AttributeError), open(self._path, "rb") as file:
             return dict(json.load(file).items())
         return {}
 
     def find(self, path: str, found: os.stat_result) -> str | None:
-        """Return the digest of the file with this stat, or None when the file must be read."""
+        """Return the digest of the file with the stat `found`, or None when it is unknown and the file must be read."""
         known = self._before.get(path)
         if self._fresh or not isinstance(known, list) or known[:-1] != _key(found):
             return None
@@ -39,12 +39,16 @@ class DigestCache:
         return str(known[-1])
 
     def remember(self, path: str, before: os.stat_result, after: os.stat_result, digest: str) -> None:
-        """Remember the digest, unless the file changed while it was read or shortly before."""
+        """Remember the digest of a file that was just read, with its stat before and after the reading.
+
+        Does nothing when the file changed during the reading or shortly before, because its stat may not show the next
+        change.
+        """
         if _key(before) == _key(after) and time.time_ns() - after.st_ctime_ns > _SETTLED_NS:
             self._now[path] = [*_key(after), digest]
 
     def keep_all(self) -> None:
-        """Keep also the remembered digests of files that nobody asks for before `save`."""
+        """Let `save` keep all digests from the file. Otherwise it keeps only those that were looked up or added."""
         self._now = {**self._before, **self._now}
 
     def trust(self, path: str, found: os.stat_result, digest: str) -> None:
@@ -52,7 +56,7 @@ class DigestCache:
         self._now[path] = [*_key(found), digest]
 
     def save(self) -> None:
-        """Write the cache to its file, if it changed. When the disk is full, files are read again later."""
+        """Write the cache to its file, if it changed. Does nothing on a full disk: files are then read again later."""
         if self._now != self._before:
             with contextlib.suppress(OSError), open(self._path, "wb") as file:
                 file.write(json.dumps(self._now, separators=(",", ":")).encode("ascii"))

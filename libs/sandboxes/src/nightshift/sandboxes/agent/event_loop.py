@@ -16,7 +16,7 @@ READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 
 
 class Timer:
-    """A callback at a given time. `cancel` prevents it."""
+    """A callback that the event loop calls at a given time. `cancel` prevents the call."""
 
     def __init__(self, callback: Callable[[], None]) -> None:
         self.callback: Callable[[], None] | None = callback
@@ -38,7 +38,10 @@ class EventLoop:
         self.watch(self._wakeup, self._reap)
 
     def watch(self, fd: int, callback: Callable[[], object], events: int = READ) -> None:
-        """Call back whenever the descriptor is ready or its other side has closed."""
+        """Call `callback` whenever the descriptor is ready for `events` or its other side has closed.
+
+        Replaces an earlier callback of the descriptor.
+        """
         if fd in self._watched:
             self._epoll.modify(fd, events)
         else:
@@ -55,7 +58,7 @@ class EventLoop:
         return timer
 
     def on_exit(self, pid: int, callback: Callable[[int], None]) -> None:
-        """Call back with the wait status when this child process has ended."""
+        """Call `callback` with the wait status when the child process `pid` has ended."""
         self._children[pid] = callback
 
     @property
@@ -71,7 +74,7 @@ class EventLoop:
                     _call(callback)
 
     def _run_timers(self) -> float:
-        """Run the timers that are due. Returns the seconds until the next timer, -1 without one."""
+        """Run the timers that are due. Returns the seconds until the next timer, or -1 when there is none."""
         while self._timers:
             due, _, timer = self._timers[0]
             if timer.callback is None:
@@ -101,7 +104,9 @@ class EventLoop:
 
 
 def _call(callback: Callable[[], object]) -> None:
-    """Call back. An error must not end this process, because that would end the whole sandbox."""
+    """Call `callback` and print an error that it raises. An error must not end this process: the whole sandbox would
+    end.
+    """
     try:
         callback()
     except Exception:  # noqa: BLE001 - the boundary of a callback; its trace goes to the sandbox's log

@@ -1,4 +1,4 @@
-"""File operations in the workspace: stat, read and write. `confined_paths` opens all paths."""
+"""File operations in the workspace: stat, read and write. `confined_paths` opens the paths."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _MISSING = ("not_found", "not_directory")
 
 
 def describe(path: str, parent: int, name: str) -> dict[str, Any]:
-    """Return the entry (kind, mode, size, …) of a name in the directory `parent`. Does not follow a symlink."""
+    """Return what stat says about `name` in the directory `parent` (kind, mode, size, …), with `path` as its path.
+
+    Does not follow a symlink. Raises OSError when the name does not exist.
+    """
     found = os.stat(name, dir_fd=parent, follow_symlinks=False)
     entry: dict[str, Any] = {
         "path": path,
@@ -51,10 +54,10 @@ def read(root: Root, path: str, offset: int, limit: int, anywhere: bool) -> Iter
 
 
 def _open_anywhere(root: Root, path: str) -> int:
-    """Open a file for reading. It may be outside the workspace, if the path itself says so.
+    """Open a file for reading, inside or outside the workspace.
 
-    Raises Refusal for a symlink that leads out of the workspace, because its target can be read by its own path. Raises
-    Refusal for files that describe the reading process, because that is the agent.
+    Raises Refusal when a path inside the workspace leads out of it by a symlink: the caller must name the target's own
+    path. Also raises Refusal for a process's files in /proc, because /proc/self would be the agent program.
     """
     outside = os.path.normpath(os.path.join(root.path, path))
     if outside == root.path or outside.startswith(root.path + "/") or "\0" in path:
@@ -81,7 +84,9 @@ def _regular(handle: int, path: str) -> BinaryIO:
 
 
 def write(root: Root, path: str, body: Iterator[bytes], mode: int | None) -> None:
-    """Replace a file atomically: write a new file beside it, then rename it. With `mode` None its mode stays."""
+    """Replace a file atomically: write a new file beside it, then rename it. If `mode` is None, keeps the file's
+    mode.
+    """
     with root.parent(path, make=True) as (parent, name):
         _replace(parent, name, body, _mode_of(parent, name, path) if mode is None else mode)
 

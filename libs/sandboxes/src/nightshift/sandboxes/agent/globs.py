@@ -29,9 +29,10 @@ _NAMED_CLASS = re.compile(r"\[:(\w+):\]")
 
 
 class Glob(NamedTuple):
-    """A compiled pattern: alternatives, each a list of path segments.
+    """A compiled glob pattern: its alternatives, each a list of path segments. A path matches when one alternative
+    does.
 
-    None stands for `**`, any number of directories.
+    A segment None stands for `**`, any number of directories.
     """
 
     alternatives: list[list[re.Pattern[str] | None]]
@@ -42,9 +43,10 @@ class Glob(NamedTuple):
 
 
 def _match(segments: list[re.Pattern[str] | None], parts: list[str]) -> bool:
-    """Match segments against the parts of a path, from the left.
+    """Return whether the segments match all parts of a path.
 
-    After a mismatch only the last `**` takes one more directory, which is sufficient.
+    After a mismatch the last `**` takes one more directory, and matching goes on from there. Earlier `**` need no
+    retry.
     """
     at, part, star, resume = 0, 0, -1, 0
     while part < len(parts):
@@ -64,7 +66,7 @@ def _match(segments: list[re.Pattern[str] | None], parts: list[str]) -> bool:
 def compile_glob(pattern: str, brackets: bool = True) -> Glob:
     """Compile a pattern. A pattern without `/` matches a name at any depth. Raises Refusal for a wrong pattern.
 
-    With `brackets` False, `[` is an ordinary character.
+    Unless `brackets`, `[` is an ordinary character.
     """
     return Glob([_segments(one, brackets) for one in _expanded(pattern)])
 
@@ -90,7 +92,7 @@ def _segments(pattern: str, brackets: bool) -> list[re.Pattern[str] | None]:
 
 
 def _split(pattern: str, brackets: bool) -> list[str]:
-    """Split a pattern at each `/` that is not in a bracket expression."""
+    """Split a pattern at each `/`. If `brackets`, not at a `/` within a bracket expression."""
     if not brackets:
         return pattern.split("/")
     kept = _CLASS.sub(lambda found: found[0].replace("/", "\0"), pattern)
@@ -98,7 +100,10 @@ def _split(pattern: str, brackets: bool) -> list[str]:
 
 
 def _segment(name: str, brackets: bool) -> re.Pattern[str]:
-    """Compile one path segment. Between two stars the shortest match is final, so that nothing is tried twice."""
+    """Compile one path segment to a regular expression. If `brackets` is False, `[` is an ordinary character.
+
+    Between two stars only the shortest match is tried, so that matching takes linear time.
+    """
     chunks, chunk, rest = [], "", name
     while rest:
         found = _CLASS.match(rest) if brackets else None
@@ -131,7 +136,10 @@ def _class(text: str) -> str:
 
 
 def posix_class(name: str) -> str:
-    """Return the characters of `[:name:]` in the form of a character class of Python's `re`."""
+    """Return the characters of the POSIX class `[:name:]`, in the form for a character class of Python's `re`.
+
+    Raises Refusal for an unknown name.
+    """
     if name not in _POSIX:
         raise Refusal("invalid", f"there is no class [:{name}:]; there are: {', '.join(_POSIX)}")
     return _POSIX[name]
@@ -159,7 +167,7 @@ def _expanded(pattern: str) -> list[str]:
 
 
 def _innermost(pattern: str) -> tuple[int, int] | None:
-    """Return the positions of the first pair of braces that contains no brace."""
+    """Return the positions of the first pair of braces that contains no brace, or None when there is no pair."""
     start, skip = -1, False
     for at, character in enumerate(pattern):
         if skip:

@@ -1,7 +1,8 @@
-"""Copies large files in the background. A lease of each file makes the kernel hold up a program that opens it to write.
+"""Copies large files in the background. A lease on each file makes the kernel hold up a program that opens it to write.
 
-A hold returns as soon as it has the leases (see fcntl(2)), so the agent does not wait for large copies. A program waits
-only when it writes into a file that is not copied yet. The guard then copies that file first.
+Here a lease is the kernel's file lease (see fcntl(2)). When a stage is held, the agent program takes the leases and
+returns without waiting for the copies. A program that opens an uncopied file to write waits, and the guard copies that
+file first.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ _LONGEST_WAIT_S = 5.0
 
 
 class Guard:
-    """The files of one hold that are copied in the background."""
+    """The files of one held stage that are copied in the background. Call `add` for each file, then `start` once."""
 
     def __init__(self) -> None:
         self._files: list[_Guarded] = []
 
     def add(self, file: BinaryIO, path: str, unchanged: Callable[[], bool]) -> bool:
-        """Take a lease of the open file, which will be copied to `path`. Returns False when there is no such lease.
+        """Take a kernel lease on the open file, which `start` will copy to `path`. Returns False when that fails.
 
-        The lease fails when a program has the file open to write, or when the file system has no leases. It is given
-        back when the file is no longer `unchanged` after the lease was taken.
+        It fails when a program has the file open to write, the file system has no leases, or too many files were
+        added. It also fails when `unchanged` returns False after the lease was taken.
         """
         if len(self._files) >= _FILES:
             return False
@@ -55,7 +56,7 @@ class Guard:
         return False
 
     def start(self) -> None:
-        """Copy the files in a process of their own, which ends after the last file."""
+        """Copy the added files in a process of their own, which ends after the last file. Returns at once."""
         if not self._files:
             return
         child = os.fork()
@@ -83,7 +84,7 @@ class Guard:
 
 
 class _Guarded:
-    """A file with a lease, and the copy of it that is being written."""
+    """A file with a kernel lease (see fcntl(2)), and the copy of it that is being written."""
 
     def __init__(self, file: int, copy: int, path: str) -> None:
         self.file = file
@@ -99,7 +100,10 @@ class _Guarded:
         return self._waited_since is not None
 
     def step(self) -> bool:
-        """Copy a part of the file. Returns True when the file is copied or given up."""
+        """Copy the next part of the file. Returns True when no part is left.
+
+        Also returns True after giving up the copy, because the disk is full or a program has waited too long.
+        """
         try:
             if self._done == 0 and clone(self.file, self.copy):
                 count = 0
@@ -122,25 +126,27 @@ class _Guarded:
             os.unlink(unfinished(self._path))
 
     def close(self) -> None:
-        """Release the lease, unless another process still has the file."""
+        """Close both files. The kernel lease ends, unless another process still has the file open."""
         os.close(self.file)
         os.close(self.copy)
 
 
 def unfinished(path: str) -> str:
-    """Return the name that a copy has until it is complete."""
+    """Return the path that the copy for `path` has until it is complete."""
     return f"{path}.new"
 
 
 def new_copy(path: str) -> int:
-    """Create the file of a copy, and replace one that was never completed. Returns its descriptor."""
+    """Create the unfinished copy for `path`, in place of one that was never completed. Returns its descriptor."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(unfinished(path))
     return os.open(unfinished(path), _NEW, 0o600)
 
 
 def is_copied_now(path: str, *, wait: bool = False) -> bool:
-    """Return whether a guard is copying to this path. With `wait`, first wait until it has ended."""
+    """Return whether a process is copying a file to `path`. If `wait`, waits for the end of the copy and returns
+    False.
+    """
     try:
         handle = os.open(unfinished(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -155,7 +161,9 @@ def is_copied_now(path: str, *, wait: bool = False) -> bool:
 
 
 def clone(file: int, copy: int) -> bool:
-    """Make the copy share the file's blocks. Returns False when the file system cannot do that."""
+    """Make the descriptor `copy` share the blocks of `file` (FICLONE). Returns False when the file system cannot do
+    that.
+    """
     try:
         fcntl.ioctl(copy, _FICLONE, file)
     except OSError:

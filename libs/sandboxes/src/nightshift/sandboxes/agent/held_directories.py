@@ -1,6 +1,6 @@
-"""Opens directories by path. Keeps those down to the current one open and accessible.
+"""Opens directories by path, and keeps the current directory and those above it open.
 
-A directory that its owner may not read, for example with mode 000, has the missing permissions until `finish`.
+A directory that its owner may not access, for example with mode 000, gets the missing permissions until `finish`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 class HeldDirectories:
     """Opens directories of the workspace by relative path, without following symlinks.
 
-    The path HOME leads to the home. With `writing`, `finish` also restores the modification times of all directories
-    that were opened.
+    A path whose first part is HOME leads into the home directory. If `writing`, `finish` also restores the modification
+    times of all opened directories.
     """
 
     def __init__(self, root: Root, *, writing: bool = False) -> None:
@@ -38,13 +38,16 @@ class HeldDirectories:
 
     @property
     def has_home(self) -> bool:
-        """Return whether HOME leads to the home, and not to an ordinary directory."""
+        """Return whether a path that begins with HOME leads into the home directory.
+
+        If False, HOME is an ordinary name.
+        """
         return self._home is not None
 
     def enter(self, path: str) -> int:
-        """Return the handle of a directory, which is valid until the next call.
+        """Return the handle of a directory. The handle is valid until the next call of this object.
 
-        Raises OSError, and Refusal for a wrong path.
+        Raises OSError when the directory cannot be opened, and Refusal for a path with an empty part, `.` or `..`.
         """
         parts = path.split("/") if path else []
         if any(part in ("", ".", "..") for part in parts):
@@ -63,16 +66,17 @@ class HeldDirectories:
         return self._handles[-1]
 
     def parent(self, path: str) -> tuple[int, str]:
-        """Return the handle of the directory that contains the last part of a path, and that part."""
+        """Return the handle of the directory that contains the last part of a path, and the name of that part."""
         above, _, name = path.rpartition("/")
         if name in ("", ".", "..") or "\0" in path:
             raise Refusal("outside", f"{path[:200]!r} is not a path of a tree")
         return self.enter(above), name
 
     def finish(self) -> list[tuple[str, str]]:
-        """Set the final modes and times, the deepest directory first, and close everything.
+        """Set the modes and times that `final` has for the opened directories, the deepest first, and close all
+        handles.
 
-        Returns (path, reason) of failures.
+        Returns (path, reason) for each directory where that failed.
         """
         failed = []
         try:

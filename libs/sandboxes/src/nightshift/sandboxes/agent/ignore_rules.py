@@ -1,4 +1,6 @@
-"""Decides which files a search leaves out: those in .gitignore (within a git repository) and .ignore, like ripgrep."""
+"""Decides which files a search leaves out, like ripgrep: by .ignore files, and within a git repository by
+.gitignore.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ class Rule(NamedTuple):
 
 
 class IgnoreRules:
-    """The ignore rules of one directory and of those above. `base` is the path of the directory in the workspace."""
+    """The ignore rules of one directory and of those above it. `base` is the path of the directory in the workspace."""
 
     def __init__(self, base: str, above: IgnoreRules | None = None) -> None:
         self._base = base
@@ -51,9 +53,10 @@ class IgnoreRules:
                     self._rules.append(rule)
 
     def ignore(self, path: str, directory: bool) -> bool:
-        """Return whether this path of the workspace is ignored.
+        """Return whether the rules ignore this path of the workspace. `directory` says whether the path is a
+        directory.
 
-        The last matching rule of the deepest directory decides.
+        The last matching rule of the deepest directory decides. Without a matching rule, the path is not ignored.
         """
         rules: IgnoreRules | None = self
         while rules is not None:

@@ -18,9 +18,10 @@ _TAIL = 256 * 1024
 
 
 class KeptOutput:
-    """Keeps the first `limit` bytes of a stream, and its end.
+    """Keeps the first `limit` bytes of a stream, and a part of its end.
 
-    A stream that is too long for memory goes to the file `path`, in a directory to which only the agent can write.
+    Output that is too long for memory goes to the file `path`, in a directory to which only the agent program can
+    write.
     """
 
     def __init__(self, path: str, limit: int) -> None:
@@ -37,7 +38,7 @@ class KeptOutput:
         self.size = 0
 
     def take(self, data: bytes) -> None:
-        """Add bytes of the stream. What exceeds the limit is kept only as part of the end."""
+        """Add bytes of the stream. Bytes beyond the limit are kept only while they belong to the end of the stream."""
         self._total += len(data)
         room = self._limit - self.size
         if room > 0:
@@ -93,7 +94,7 @@ class KeptOutput:
 
     @property
     def in_memory(self) -> bytes | None:
-        """The kept output, or None when it is in the file."""
+        """The kept output, or None when it was moved to the file."""
         return None if self._in_file else self._memory
 
     @property
@@ -102,7 +103,10 @@ class KeptOutput:
         return self._total
 
     def since(self, start: int) -> bytes:
-        """Return what came after the first `start` bytes of the stream. Of much, only the end, after a note."""
+        """Return the stream without its first `start` bytes.
+
+        If that is more than SHOWN bytes, returns only its end, after a note about the omitted bytes.
+        """
         begin = max(start, self._head - SHOWN)
         head = b"".join(self.read(begin, self._head - begin)) if begin < self._head else b""
         tail = self._tail or b"".join(self.read(self.size - self._tail_size, self._tail_size))
@@ -112,7 +116,7 @@ class KeptOutput:
         return note.encode() + shown
 
     def read(self, offset: int, limit: int) -> Iterator[bytes]:
-        """Yield up to `limit` kept bytes from `offset`. Yields nothing when the file is gone."""
+        """Yield up to `limit` bytes of the kept output, from byte `offset` on. Yields nothing when the file is gone."""
         if not self._in_file:
             yield self._memory[offset : offset + limit]
             return

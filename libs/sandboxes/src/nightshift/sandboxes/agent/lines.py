@@ -33,9 +33,9 @@ _TOKEN = re.compile(
 
 
 def compile_regex(pattern: str, ignore_case: bool, multiline: bool) -> re.Pattern[str]:
-    """Compile a pattern: ripgrep's syntax as far as it is Python's, POSIX classes and `\\<`, `\\>`, `\\z` too.
+    r"""Compile a pattern in ripgrep's syntax, with POSIX classes, `\<`, `\>` and `\z`, for Python's `re`.
 
-    Raises Refusal for what it cannot express.
+    If `multiline`, `.` matches line breaks too. Raises Refusal for a pattern that Python cannot express.
     """
     flags = (re.IGNORECASE if ignore_case else 0) | (re.MULTILINE | re.DOTALL if multiline else 0)
     try:
@@ -83,9 +83,10 @@ def _escape(letter: str, text: str, inside: bool) -> str:
 
 
 class Query:
-    """A search: what to find, how many rows are still wanted, and what notes to give.
+    """A search of lines: its pattern, how many rows it must still skip, and how many it may still return.
 
-    `more` is set when a row was left out.
+    A row is one result: a line, or a file with its number of matching lines. `more` is set when the limit left out a
+    row. `notes` tells the caller, for example, which files could not be read.
     """
 
     def __init__(self, ask: dict[str, Any]) -> None:
@@ -112,7 +113,10 @@ class Query:
         return notes
 
     def search(self, handle: int, path: str, rows: list[dict[str, Any]]) -> None:
-        """Search one file and append its rows. Closes the handle."""
+        """Search one open file and append the results to `rows`. Closes the handle.
+
+        Raises Refusal unless it is a regular file. A binary file gives no rows; if it matches, a note names it.
+        """
         with os.fdopen(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise Refusal("invalid", f"{path}: is not a regular file")
@@ -160,7 +164,7 @@ class Query:
         self._sum(path, count, rows)
 
     def _blocks(self, text: str, path: str, rows: list[dict[str, Any]]) -> None:
-        """Search a file as one text. A match may span several lines, and all of them are shown."""
+        """Search a file as one text, so that a match may span several lines. Each line of a match becomes a row."""
         lines = (text[:-1] if text.endswith("\n") else text).split("\n")
         count, number, at, shown = 0, 1, 0, 0
         for found in self._regex.finditer(text):
@@ -188,7 +192,10 @@ class Query:
             rows.append({"path": path, "count": count})
 
     def _takes(self) -> bool:
-        """Return whether the next row is wanted: it is not skipped and not beyond the limit."""
+        """Count the next row, and return whether to add it.
+
+        The first rows are skipped, and those beyond the limit are left out.
+        """
         if self._skip:
             self._skip -= 1
             return False
@@ -223,7 +230,7 @@ def _row(path: str, line: int, text: str, context: bool) -> dict[str, Any]:
 
 
 def _around(line: str, at: int) -> str:
-    """Return the part of a long line around a match, with marks where the line was cut."""
+    """Return the part of a long line around position `at`, with a note at each end where the line was cut."""
     if len(line) <= _SHOWN:
         return line
     start = 0 if at < _SHOWN - _BEFORE else at - _BEFORE

@@ -1,6 +1,6 @@
-"""The calls of a local sandbox, kept in the memory of its agent. Each call id runs once.
+"""The calls of a local sandbox, kept in the memory of its agent program. Each call id runs once.
 
-The agent is process 1, which commands cannot reach. So its memory is right as long as the sandbox lives.
+The agent program is process 1, which commands cannot reach. So commands cannot change its record of the calls.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _NO_ROOM = (
 
 
 class Call:
-    """One command from its start on, with its kept output."""
+    """One command from its start on, with its state and its kept output."""
 
     def __init__(self, call_id: str, folder: str, output_limit: int) -> None:
         self.call_id = call_id
@@ -72,7 +72,7 @@ class Call:
 class LiveCalls:
     """Starts, watches and ends calls.
 
-    `outputs` is the directory for long outputs, to which only the agent can write.
+    `outputs` is the directory for long outputs, to which only the agent program can write.
     """
 
     def __init__(self, loop: EventLoop, outputs: str, limits: dict[str, int]) -> None:
@@ -91,7 +91,10 @@ class LiveCalls:
         return self._calls.get(checked_call_id(call_id))
 
     def start(self, spec: dict[str, Any]) -> Call:
-        """Start the command, unless the call began before. Raises Refusal when too many calls are running."""
+        """Start the command and return its call. A call that began before is returned as it is.
+
+        Raises Refusal when too many calls are running.
+        """
         call_id = checked_call_id(spec["call_id"])
         call = self._calls.get(call_id)
         if call is not None:
@@ -131,7 +134,10 @@ class LiveCalls:
         self._loop.on_exit(pid, lambda status: self._on_exit(call, status))
 
     def _pump(self, call: Call, read: int) -> bool:
-        """Read once from a stream. Returns False when it had no data."""
+        """Read once from the descriptor `read` of an output stream. Returns False when it had no data.
+
+        Discards output that background processes write after the end of the call.
+        """
         try:
             data = os.read(read, _READ)
         except BlockingIOError:
@@ -169,7 +175,10 @@ class LiveCalls:
             self._terminate(call, GRACE_S)
 
     def stop(self, call_id: str, grace_s: float) -> Call | None:
-        """End the command and everything it started: SIGTERM first, SIGKILL after `grace_s` seconds."""
+        """Begin to end the command and everything it started: SIGTERM now, SIGKILL after `grace_s` seconds.
+
+        Returns the call, or None when it never began. Does nothing to an ended call.
+        """
         call = self.find(call_id)
         if call is not None and call.end is None:
             call.stopped = not call.timed_out
@@ -185,7 +194,7 @@ class LiveCalls:
             self._kill(call)
 
     def _kill(self, call: Call, rounds: int = _KILL_ROUNDS) -> None:
-        """Kill every process of the call, repeatedly until none is left, then record the end."""
+        """Kill every process of the call, repeatedly until none is left or `rounds` are over. Then record its end."""
         if call.end is not None:
             return
         _signal_group(call, signal.SIGKILL)
@@ -199,7 +208,7 @@ class LiveCalls:
             self._loop.later(_KILL_AGAIN_S, lambda: self._kill(call, rounds - 1))
 
     def _finish(self, call: Call) -> None:
-        """Read the rest of the output, record the end, and answer those who wait for it."""
+        """Read the call's remaining output, record its end, and answer the clients that wait for the end."""
         for _ in range(_DRAIN_READS):
             if sum(self._pump(call, read) for read in list(call.open)) == 0:
                 break
@@ -219,9 +228,9 @@ class LiveCalls:
             waiter()
 
     def _explain(self, call: Call) -> None:
-        """Write on stderr why a command could not be executed.
+        """Add to the call's stderr why its command could not be executed, if there was no room for another process.
 
-        Kill leftover processes if their number was the reason.
+        In that case also kills the processes that belong to no running call.
         """
         failed = os.read(call.failure, 16)
         os.close(call.failure)
@@ -242,7 +251,10 @@ class LiveCalls:
                 os.kill(pid, signal.SIGKILL)
 
     def _remember(self, call: Call) -> None:
-        """Count the output in memory, and move the oldest output to files while there is too much."""
+        """Count the output of an ended call. If all outputs exceed the limit in memory, move the oldest to files.
+
+        If all files exceed the limit on disk, remove the oldest files.
+        """
         held = sum(len(kept.in_memory or b"") for kept in call.streams)
         if held:
             self._in_memory[call.call_id] = held
@@ -260,13 +272,21 @@ class LiveCalls:
                 kept.remove()
 
     def note(self, call_id: str, text: str | None) -> str | None:
-        """Store a text for the call, unless it has one. Returns the stored text, or None when there is none."""
+        """Store a text for the call, unless the call has one already.
+
+        Returns the stored text, or None when there is none. A call that runs no command stores its intent, to be known
+        after a crash.
+        """
         if text is not None:
             self._notes.setdefault(checked_call_id(call_id), text)
         return self._notes.get(checked_call_id(call_id))
 
     def look(self, call_id: str, reader: str) -> tuple[dict[str, Any], Iterator[bytes]]:
-        """Return the state and what both streams have had since the last look of another reader than this call."""
+        """Return the state of a background call and the new output of its two streams, for the call `reader`.
+
+        Output is new until a call has read it. If the same call repeats its reading, it gets the same part again, and
+        any later output.
+        """
         call = self.find(call_id)
         if call is None:
             return {"state": "unknown"}, iter((b"",))
@@ -275,7 +295,10 @@ class LiveCalls:
         return with_output(call.state(), out, err)
 
     def output(self, call_id: str, stream: str, offset: int, limit: int) -> Iterator[bytes]:
-        """Yield up to `limit` bytes of the kept output from `offset`. Yields nothing for a call that never began."""
+        """Yield up to `limit` bytes of the call's kept `stream` (out or err), from byte `offset` on.
+
+        Yields nothing for a call that never began.
+        """
         if stream not in ("out", "err"):
             raise Refusal("bad_request", "no such stream")
         call = self.find(call_id)
@@ -313,7 +336,10 @@ def _execute(
 
 
 def _signal_group(call: Call, number: int) -> None:
-    """Signal the process group of the command. The kernel does not reuse its id before its leader is collected."""
+    """Send the signal to the process group of the command, unless the command has ended and its status was read.
+
+    Until then the kernel does not give the group's id to another process.
+    """
     if call.status is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(call.pid, number)

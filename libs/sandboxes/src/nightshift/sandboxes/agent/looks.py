@@ -9,12 +9,18 @@ SHOWN = 256 * 1024
 
 
 class Look(NamedTuple):
-    """Which part of both streams the call `reader` has read: from `start` to `end`, in bytes."""
+    """The part of a call's stdout and stderr that the call `reader` has read: from `start` to `end`, in bytes per
+    stream.
+    """
 
     reader: str = ""
     start: tuple[int, ...] = (0, 0)
     end: tuple[int, ...] = (0, 0)
 
     def next(self, reader: str, total: tuple[int, ...]) -> Look:
-        """Return the next look, by this reader. A reader that repeats its look starts at the same place as before."""
+        """Return the next part to read, for the call `reader`. The part ends at the byte counts `total`.
+
+        It starts where the last part ended. If the same call asks again, the part starts where that call's last part
+        started.
+        """
         return Look(reader, self.start if reader == self.reader else self.end, total)

@@ -1,13 +1,18 @@
-"""The entry point of the agent: `serve` runs as process 1 behind a socket, and `once` answers one request from files.
+"""The entry point of the agent program: `serve` runs as process 1 behind a socket, and `once` answers one request from
+files.
 
-Each imports only what it needs, because `once` is a new process for each request, and the creator waits for `serve`.
+Each mode imports only its own modules, to start quickly: `once` starts for each request, and whoever creates a sandbox
+waits for `serve`.
 """
 
 from __future__ import annotations
 
 
 def main(argv: list[str]) -> None:
-    """Arguments: `serve HOME OWN-DIRECTORY FD LIMITS-JSON`, or `once HOME ANSWER-PATH BODY-PATH PARTS`."""
+    """Run the mode that the arguments name.
+
+    The arguments are `serve HOME OWN-DIRECTORY FD LIMITS-JSON`, or `once HOME ANSWER-PATH BODY-PATH PARTS`.
+    """
     if argv[0] == "serve":
         from .server import main as serve  # noqa: PLC0415
 

@@ -1,4 +1,6 @@
-"""Answers one request, for a driver that can only run commands. The state of calls is in files in the home."""
+"""Answers one request, for a driver that can only run commands. The state of calls is in files in the home
+directory.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ REQUEST_PART = "NIGHTSHIFT_REQUEST_"
 
 
 class OneRequest:
-    """Answers one request in a sandbox whose agent is a new process each time. The state of calls is in files."""
+    """Answers one request in a sandbox where each request starts a new agent process. The state of calls is in
+    files.
+    """
 
     def __init__(self, home: str) -> None:
         state = os.path.join(home, ".nightshift")
@@ -55,7 +59,7 @@ class OneRequest:
 
     @cached_property
     def _files(self) -> FileOperations:
-        """Imported when it is needed: most requests are about calls."""
+        """The file operations. They are imported at first use only, because most requests are about calls."""
         from .operations import FileOperations  # noqa: PLC0415
 
         files = FileOperations(self._home, os.path.join(self._state[0], "digests"))
@@ -70,7 +74,7 @@ class OneRequest:
             reserve.keep(self._state[0])
 
     def answer(self, request: dict[str, Any], body: Reader, out: Writer) -> None:
-        """Execute the request and write its answer."""
+        """Execute the request with its `body`, and write the answer to `out`."""
         self._body = body
 
         def operation() -> Any:
@@ -88,7 +92,10 @@ class OneRequest:
         answer(operation, out)
 
     def _run(self, wait_s: float, **spec: Any) -> Any:
-        """Start the command unless it began before. Answer with its output when it ends within `wait_s` seconds."""
+        """Start the command unless the call began before, and wait for its end for at most `wait_s` seconds.
+
+        Returns the state, with the output when the command has finished and its output is short.
+        """
         status = self._calls.start(**spec)
         if status["state"] == "running":
             status = self._calls.wait(spec["call_id"], wait_s)
@@ -122,9 +129,10 @@ def _make_own(path: str) -> None:
 def once(home: str, answer_path: str, body_path: str, parts: str) -> None:
     """Answer one request for a driver that can only run commands.
 
-    Prints the answer in base64, or the path of a file with the answer when it is longer than INLINE bytes. The request
-    comes in base64 from environment variables, in `parts` parts, because the kernel limits the length of a variable. An
-    empty `body_path` means that there is no body.
+    `home` is the sandbox's home directory. The request is in `parts` environment variables, in base64, because the
+    kernel limits the length of one. An empty `body_path` means that the request has no body.
+
+    Prints the answer in base64, or the path of a file with the answer when it is longer than INLINE bytes.
     """
     asked = base64.b64decode("".join(os.environ.pop(f"{REQUEST_PART}{part}") for part in range(int(parts))))
     with contextlib.ExitStack() as stack:
@@ -137,7 +145,9 @@ def once(home: str, answer_path: str, body_path: str, parts: str) -> None:
 
 
 class _Spill:
-    """Collects an answer: in memory up to INLINE bytes, then in a file, and again in memory when the disk is full."""
+    """Collects an answer in memory, and in a file from INLINE bytes on. When the disk is full, moves it back to
+    memory.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -154,7 +164,7 @@ class _Spill:
             self._spill()
 
     def _spill(self) -> None:
-        """Move the bytes in memory to the file. When the disk is full, the whole answer comes back to memory."""
+        """Move the bytes in memory to the file. When the disk is full, moves the whole answer back to memory."""
         written = 0
         try:
             self._file = self._file or open(self._path, "wb", buffering=0)  # noqa: SIM115 - closed in finish()

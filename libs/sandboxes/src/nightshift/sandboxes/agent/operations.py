@@ -1,4 +1,4 @@
-"""The file operations of the agent. Each one blocks until it is done."""
+"""The file operations of the agent program. Each one blocks until it is done."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .wire import Reader, make_workspace, read_chunks
 class FileOperations:
     """Maps names of operations to functions.
 
-    The other fields of a request are the parameters of the function. It returns the header of the answer, None for an
-    empty header, an iterator over the frames that follow an empty header, or both.
+    The fields of a request other than `op` are the parameters of the function. The function returns the header of the
+    answer, an iterator over data frames, or both as a tuple. When it returns None, the header is empty.
     """
 
     def __init__(self, home: str, digests: str) -> None:
-        """`digests` is the file of the digest cache.
+        """`home` is the sandbox's home directory, and `digests` is the file of the digest cache.
 
-        Stages are kept in the home, on the file system of the workspace.
+        Stages are kept below the home, because clones and hard links need the file system of the workspace.
         """
         self._home = home
         self._stage_folder = os.path.join(home, ".nightshift", "stage")

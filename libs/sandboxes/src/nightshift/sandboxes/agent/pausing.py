@@ -1,4 +1,4 @@
-"""Stops and continues all commands by signals, on a machine that cannot freeze a sandbox."""
+"""Stops and continues all commands by signals. Used where the machine cannot freeze a sandbox's cgroup."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ _ROUNDS = 50
 
 
 def pause() -> None:
-    """Stop every command. Kills those that other processes keep continuing."""
+    """Stop every command with SIGSTOP. Kills a process that still runs after several rounds, because others continue
+    it.
+    """
     for _ in range(_ROUNDS):
         signal_all(signal.SIGSTOP)
         if all(_stopped(one.pid) for one in living() if one.pid != 1):

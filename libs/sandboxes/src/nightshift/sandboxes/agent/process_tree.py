@@ -27,7 +27,7 @@ def living() -> list[Process]:
 
 
 def descendants(ancestor: int) -> list[int]:
-    """Return the pids of all living descendants of a process."""
+    """Return the pids of all living descendants of the process `ancestor`."""
     processes = living()
     found = [one.pid for one in processes if one.parent == ancestor]
     for pid in found:
@@ -36,10 +36,10 @@ def descendants(ancestor: int) -> list[int]:
 
 
 def members(mark: bytes, leader: int) -> list[int]:
-    """Return the living processes of a call: descendants of its first process, and those in its session or with its
-    `mark`.
+    """Return the pids of the living processes of a call, of which `leader` was the first.
 
-    The mark is an environment variable. A process that deliberately left all three is not found.
+    These are the leader's descendants, the processes in its session, and those whose environment contains `mark`
+    (`NAME=value`). A process that deliberately left all three is not found.
     """
     processes = [one for one in living() if one.pid != 1]
     found = {one.pid for one in processes if leader in (one.pid, one.session)}
@@ -53,7 +53,7 @@ def members(mark: bytes, leader: int) -> list[int]:
 
 
 def marked(pid: int, mark: bytes) -> bool:
-    """Return whether the process started with this environment variable, given as `NAME=value`."""
+    """Return whether the process started with the environment variable `mark`, given as `NAME=value`."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
         return mark in file.read(256 * 1024).split(b"\0")
     return False

@@ -1,4 +1,4 @@
-"""Reserves disk space for the agent's own files, so that a full disk does not hide the output of commands."""
+"""Reserves disk space for the agent program's own files, so that a full disk does not hide the output of commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHARE = 32 * 1024
 
 
 def keep(state: str) -> None:
-    """Fill the reserve in the directory `state`. Does nothing when the disk has no room for it."""
+    """Allocate the reserve, a file in the directory `state`. Does nothing when the disk has no room for it."""
     path = os.path.join(state, "reserve")
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -30,9 +30,9 @@ def keep(state: str) -> None:
 
 
 def use(outputs: str, do: Callable[[], _T]) -> _T:
-    """Return what `do` returns. When the disk is full, releases a part of the reserve and calls `do` again.
+    """Call `do` and return its result. When the disk is full, release a part of the reserve and call `do` again.
 
-    `outputs` is the directory of one call's output, two levels below the state directory. Raises OSError like `do`.
+    `outputs` is the directory of one call's output, two levels below the state directory. Raises the errors of `do`.
     """
     try:
         return do()

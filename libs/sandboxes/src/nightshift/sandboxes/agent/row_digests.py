@@ -1,4 +1,4 @@
-"""Reads the files of a stage to compute their digests, while calls of the next turn may already write."""
+"""Computes the digests of a stage's files, while calls of the next turn may already write to them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _ROUNDS = 3
 
 
 class RowDigests:
-    """Sets the digests of rows. `base` has the rows of the newest stored snapshot.
+    """Sets the digests of rows (see rows.py). `base` has the rows of the newest stored snapshot.
 
-    `passed` returns True once a call of the next turn may have written. Before that, what a background program writes
-    belongs to the checkpoint. After that, the content of the checkpoint is in the copy that `hold` made.
+    `passed` returns True once a call of the next turn may have written. Until then, what a background program writes
+    belongs to the checkpoint. After that, the checkpoint's content is in the copy made when the stage was held.
     """
 
     def __init__(self, root: Root, copies: Copies, base: dict[str, Row], passed: Callable[[], bool]) -> None:
@@ -65,7 +65,10 @@ class RowDigests:
         return torn, removed
 
     def _read(self, path: str, row: Row) -> bool:
-        """Read the content at the checkpoint. Returns False when the file now has another content."""
+        """Set the digest of the file's content at the checkpoint, from its kept copy or the file itself.
+
+        Returns False when that content is lost, because the file has another content now.
+        """
         if self._read_copy(row):
             return True
         try:
@@ -92,7 +95,10 @@ class RowDigests:
         return False
 
     def _read_copy(self, row: Row, *, changed: bool = False) -> bool:
-        """Read the copy, when there is one. Reads only with `changed` a hard link that was written to."""
+        """Set the digest from the kept content of the file. Returns False when there is no kept content.
+
+        Also returns False when the content was a hard link that has been written to, unless `changed`.
+        """
         copy = self._copies.open(row)
         if copy is None:
             return False
@@ -103,8 +109,9 @@ class RowDigests:
         return True
 
     def _read_file(self, path: str, row: Row) -> tuple[Row, bool]:
-        """Return the row of the file as it is now with its digest, and whether the file stood still during the
-        reading.
+        """Read the file as it is now.
+
+        Returns the file's row with the digest, and whether the file stayed unchanged during the reading.
         """
         found, still = list(row), False
         with open_file(*self._directories.parent(path)) as file:

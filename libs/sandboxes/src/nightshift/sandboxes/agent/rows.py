@@ -1,8 +1,8 @@
 """Rows describe the paths of a stage: what stat says about each path, and the digest of each file.
 
-A row is a list: kind, mode, size, mtime_ns, ctime_ns, inode, target or first link, problem, digest, settled. Everything
-up to `problem` comes from stat. `settled` means that any later write changes the stat, so that the digest may be
-reused.
+A row is a list: kind, mode, size, mtime_ns, ctime_ns, inode, a symlink's target or a hard link's first path, problem,
+digest, settled. The values before `problem` come from stat. `settled` means that any later write changes the stat, so
+that the digest may be reused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ STAT = 8
 def walk_rows(
     root: Root, exclude: list[str], limit: int, known: list[dict[str, Row]], digests: DigestCache | None
 ) -> dict[str, Row]:
-    """Return the rows of the workspace as it is now. A file whose stat is known gets its known digest."""
+    """Return the rows of the workspace as it is now, by path. After `limit` paths, one row with a problem stands for
+    all further paths.
+
+    A file whose stat is the same in one of the trees `known`, or in `digests`, gets its digest from there.
+    """
     found: dict[str, Row] = {}
     links: dict[tuple[int, int], str] = {}
     walk = Walk(root, exclude, limit)
@@ -66,7 +70,9 @@ def _unreadable(problem: str) -> Row:
 
 
 def _file(path: str, found: os.stat_result, link: str | None, known: list[dict[str, Row]]) -> Row:
-    """Return the row of a file: an earlier row whose digest is still right, or a new row without a digest."""
+    """Return the row of a file: a row in one of the trees `known` that still fits its stat, or a new one without a
+    digest.
+    """
     for rows in known:
         old = rows.get(path)
         if (
@@ -87,13 +93,13 @@ def _file(path: str, found: os.stat_result, link: str | None, known: list[dict[s
 
 
 def stat_key(found: os.stat_result) -> list[Any]:
-    """Return [mode, size, mtime_ns, ctime_ns, inode]."""
+    """Return the values of a stat that a row contains: [mode, size, mtime_ns, ctime_ns, inode]."""
     mode = stat.S_IMODE(found.st_mode)
     return [mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
 def stat_row(found: os.stat_result) -> Row:
-    """Return the row of a file with this stat, without link and digest."""
+    """Return the row of a file with this stat, without a link and a digest."""
     return ["file", *stat_key(found), None, None, None, False]
 
 
@@ -121,17 +127,17 @@ def same_stats(one: dict[str, Row], other: dict[str, Row]) -> bool:
 
 
 def shown(row: Row | None) -> Row | None:
-    """Return the values of a row that a snapshot contains."""
+    """Return those values of a row that a snapshot contains. None stays None."""
     return None if row is None else [*row[:CTIME], row[REF], row[PROBLEM], row[DIGEST]]
 
 
 def visible(changed: dict[str, Row], rows: dict[str, Row]) -> bool:
-    """Return whether a snapshot would contain any of these changes."""
+    """Return whether a snapshot of the tree `rows` would differ after these changes."""
     return any(shown(row) != shown(rows.get(path)) for path, row in changed.items())
 
 
 def difference(before: dict[str, Row], after: dict[str, Row]) -> tuple[dict[str, Row], list[str]]:
-    """Return what turns one tree into another: the rows to set and the paths to remove."""
+    """Return the changes that turn the tree `before` into `after`: the rows to set and the paths to remove."""
     changed = {}
     for path, row in after.items():
         old = before.get(path)
@@ -141,7 +147,7 @@ def difference(before: dict[str, Row], after: dict[str, Row]) -> tuple[dict[str,
 
 
 def applied(rows: dict[str, Row], changed: dict[str, Row], gone: Iterable[str]) -> dict[str, Row]:
-    """Return the tree with these changes."""
+    """Return the tree `rows` without the paths `gone`, and with the rows `changed` set."""
     left = dict(rows)
     for path in gone:
         left.pop(path, None)
@@ -150,7 +156,7 @@ def applied(rows: dict[str, Row], changed: dict[str, Row], gone: Iterable[str]) 
 
 
 def entry(path: str, row: Row) -> dict[str, Any]:
-    """Return the row as an entry of a listing."""
+    """Return the row of `path` as an entry of a listing: a dict with named fields."""
     kind, mode, size, mtime_ns, _, _, ref, problem, digest, _ = row
     if problem is not None:
         return {"path": path.rstrip("/"), "kind": "other", "problem": problem}

@@ -1,4 +1,6 @@
-"""Finds files by name and lines by pattern. SIGALRM kills the process of a search that takes too long."""
+"""Finds files by name and lines by pattern. A search runs in its own process, which SIGALRM kills after a time
+limit.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ _NAMED = 5
 
 
 class Tree:
-    """A walk over a directory of the workspace. It remembers what it left out, for a note."""
+    """A walk over a directory of the workspace. It counts the paths that it left out, for a note to the caller."""
 
     def __init__(self, root: Root, path: str, patterns: list[str]) -> None:
         self._root = root
@@ -102,9 +104,10 @@ class Tree:
 
 
 def find(root: Root, path: str, pattern: str, limit: int, seconds: int) -> dict[str, Any]:
-    """Find files by a glob pattern, newest first.
+    """Find files below `path` by a glob pattern, newest first.
 
-    A pattern with brackets that is exactly the name of a file finds that file.
+    A pattern with brackets that is exactly the path of a file also finds that file. After `seconds` the process is
+    killed.
     """
     _end_after(seconds)
     path, pattern = _rebased(root, path, pattern)
@@ -132,9 +135,9 @@ def find(root: Root, path: str, pattern: str, limit: int, seconds: int) -> dict[
 
 
 def _rebased(root: Root, path: str, pattern: str) -> tuple[str, str]:
-    """Return path and pattern with an absolute pattern made relative.
+    """Return `path` and the pattern. An absolute pattern inside the workspace becomes relative to the workspace.
 
-    Raises Refusal when it leads out of the workspace.
+    Raises Refusal when the pattern leads out of the workspace.
     """
     sign = "!" if pattern.startswith("!") else ""
     body = pattern[len(sign) :]
@@ -165,15 +168,16 @@ def _is_directory(root: Root, path: str, pattern: str) -> bool:
 
 
 def _joined(path: str, found: str) -> str:
-    """Return a found path in the form in which the caller can use it again."""
+    """Return `found`, which is relative to the directory `path`, as a path relative to the workspace."""
     base = path.rstrip("/").removesuffix("/.")
     return found if base in (".", "") else f"{base}/{found}"
 
 
 def grep(root: Root, ask: dict[str, Any]) -> dict[str, Any]:
-    """Find lines that match. SIGALRM kills the process after `seconds`.
+    """Find lines that match the query `ask`, which has the fields of the port's GrepQuery and the time limit `seconds`.
 
-    Answers rows {path, line, text, context}, {path, count} or {path}, depending on the mode of the query.
+    SIGALRM kills this process at the time limit. Returns `rows`, `more` and `notes`. A row is {path, line, text,
+    context}, {path, count} or {path}, depending on the query's mode.
     """
     _end_after(ask["seconds"])
     path, query = ask["path"], Query(ask)
@@ -202,9 +206,9 @@ def grep(root: Root, ask: dict[str, Any]) -> dict[str, Any]:
 
 
 def _file_globs(root: Root, path: str, globs: list[str]) -> tuple[str, list[Glob], list[Glob], list[str]]:
-    """Compile the globs that narrow a search.
+    """Compile the globs that narrow a search to some files. A glob with `!` at its start excludes files.
 
-    Returns the start, the wanted globs, the unwanted globs, and the wanted patterns.
+    Returns the directory to start in, the wanted globs, the unwanted globs, and the patterns of the wanted ones.
     """
     wanted, unwanted, patterns = [], [], []
     start = path

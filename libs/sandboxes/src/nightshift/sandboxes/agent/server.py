@@ -1,4 +1,4 @@
-"""The agent of a local sandbox: one process, process 1, for the life of the sandbox.
+"""The agent program of a local sandbox: one process, the sandbox's process 1, for as long as the sandbox runs.
 
 It starts and watches commands in its event loop and answers at once. File operations may take long or meet a hostile
 tree, so each runs in a forked process. A crash or an endless search then affects only that request.
@@ -48,7 +48,10 @@ class Server:
     """Answers the requests of one sandbox."""
 
     def __init__(self, home: str, own: str, digests: int, limits: dict[str, int]) -> None:
-        """`own` is the directory to which only the agent can write. `digests` is the descriptor of the digest cache."""
+        """`home` is the sandbox's home directory, `own` the directory to which only the agent program can write.
+
+        `digests` is the descriptor of the digest cache. `limits` are the resource limits of commands.
+        """
         self.loop = EventLoop()
         self._home = home
         self._digests = digests
@@ -82,7 +85,10 @@ class Server:
 
     @cached_property
     def _files(self) -> FileOperations:
-        """The file operations. Imported only after the start, for which the creator of the sandbox waits."""
+        """The file operations.
+
+        They are imported after the agent program's start, because the creator of the sandbox waits for that.
+        """
         from .operations import FileOperations  # noqa: PLC0415
 
         return FileOperations(self._home, f"/proc/self/fd/{self._digests}")
@@ -126,7 +132,7 @@ class Server:
         return {"generation": self._generation, "apart": identity.apart()}
 
     def _get_ready(self) -> None:
-        """Import what file operations need and freeze it for the garbage collector, so that forks copy fewer memory
+        """Import the file operations, and exempt all objects from garbage collection, so that forks copy fewer memory
         pages.
         """
         self._files.make_workspace()
@@ -134,7 +140,10 @@ class Server:
         gc.freeze()
 
     def _run(self, connection: Connection, wait_s: float, **spec: Any) -> None:
-        """Start the command unless it began before. Answer with its output when it ends within `wait_s` seconds."""
+        """Start the command unless the call began before, and answer at its end or after `wait_s` seconds.
+
+        The answer contains the output when the command has ended and its output is in memory.
+        """
         self._answer_when_ended(connection, self._calls.start(spec), wait_s, output=True)
 
     def _wait(self, connection: Connection, call_id: str, wait_s: float) -> None:
@@ -145,7 +154,7 @@ class Server:
             self._answer_when_ended(connection, call, wait_s)
 
     def _stop(self, connection: Connection, call_id: str, grace_s: float = GRACE_S) -> None:
-        """Answer when everything of the call has ended, at the latest 10 seconds after the grace time."""
+        """End the call, and answer when all its processes have ended, or 10 seconds after the grace time."""
         call = self._calls.stop(call_id, grace_s)
         if call is None:
             connection.answer(json_frame({"state": "unknown"}))
@@ -185,7 +194,11 @@ class Server:
         connection.answer(json_frame(head) + b"".join(frames))
 
     def _write(self, connection: Connection, path: str, mode: int | None, once: str | None) -> None:
-        """Write a file. A second write of the same call waits for the first one and then does nothing."""
+        """Write a file with the permissions `mode`. If `once` is a call id, only the first successful write of that
+        call has an effect.
+
+        A second write of the call waits for the first, and does nothing when the first has succeeded.
+        """
         before = None if once is None else self._written.get(once)
         if once is not None and before == "now":
             again = lambda: self._write(connection, path=path, mode=mode, once=once)  # noqa: E731
@@ -225,7 +238,7 @@ class Server:
         self._fork(connection, lambda sock: copy_to_port(sock, port), None, ended)
 
     def _egress(self, connection: Connection) -> None:
-        """Pass the listening sockets of the network to the host, whose proxy accepts the connections."""
+        """Pass the listening sockets for the network to the host, whose egress proxy accepts the connections."""
         egress.hand_over(connection.sock, self._outlets)
         connection.answer(b"")
 
@@ -236,7 +249,11 @@ class Server:
         deadline_s: float,
         ended: Callable[[bool], None] = lambda done: None,
     ) -> None:
-        """Execute a file operation in a process of its own, as soon as there is room for one more."""
+        """Execute a file operation in a process of its own, and answer the connection with its result.
+
+        While too many operations run, it waits in a queue. At the end, `ended` is called with True if the operation
+        succeeded, otherwise with False.
+        """
 
         def begin() -> None:
             self._operations += 1
@@ -254,7 +271,9 @@ class Server:
             self._queue.append(begin)
 
     def _serve(self, sock: socket.socket, operation: Callable[[], Any]) -> bool:
-        """Answer one request in this forked process. Returns whether the operation succeeded."""
+        """Execute the operation in this forked process and answer on `sock`. Returns whether the operation
+        succeeded.
+        """
         gc.disable()  # short, and a collection would copy pages that this process shares with its parent
         identity.end_first()
         for name, value in self._limits.items():
@@ -305,7 +324,9 @@ class Server:
         self.loop.on_exit(pid, reaped)
 
     def end_unless_greeted(self) -> None:
-        """End the sandbox when its creator died before it spoke to the agent: nobody may know that it exists."""
+        """End the sandbox if no client has sent `hello`: its creator has died, so nobody may know that the sandbox
+        exists.
+        """
         if not self._greeted:
             os._exit(1)
 
@@ -315,7 +336,7 @@ class Server:
 
 
 def _with_output(call: Call) -> bytes:
-    """Return the answer with both outputs when they are in memory, else with the state alone."""
+    """Return the answer with the call's state, and with its output when both streams are in memory."""
     out, err = (kept.in_memory for kept in call.streams)
     if out is None or err is None:
         return json_frame(call.state())
@@ -331,8 +352,8 @@ def _end(pid: int) -> None:
 def main(argv: list[str]) -> None:
     """Run as process 1 of a local sandbox. Never returns.
 
-    Arguments: the home, the agent's own directory, the descriptor of the listening socket, and the resource limits of
-    commands as JSON.
+    Arguments: the home directory, the agent program's own directory, the descriptor of the listening socket, and the
+    resource limits of commands as JSON.
     """
     home, own, fd, limits_json = argv
     listener, limits = socket.socket(fileno=int(fd)), json.loads(limits_json)

@@ -1,8 +1,9 @@
-"""The files of the stages in a sandbox. A missing or damaged file counts as an empty one: the tree is read again.
+"""The files that record the stages in a sandbox. A missing or damaged file counts as empty: the tree is read again.
+The mark of a stage is the version of its checkpoint.
 
 <folder>/base.json      the tree of the newest stored snapshot: for each path a row, as in rows.py
 <folder>/held.json      the stages that are not stored yet, oldest first, as differences from the base
-<folder>/exclude.json   the patterns of what the newest stage left out
+<folder>/exclude.json   the patterns of paths that the newest stage left out
 <folder>/copies/        contents of held files, named by the stat of the file
 <folder>/<mark>.passed  exists when a call of the next turn may have written
 <folder>/<mark>.clean   exists when the stage was equal to the base
@@ -27,7 +28,7 @@ _HELD = 32
 
 
 class StageFolder:
-    """The files of the stages. `folder` is on the file system of the workspace, so that hard links can be made."""
+    """The files that record the stages. `folder` must be on the file system of the workspace, for hard links."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -38,8 +39,9 @@ class StageFolder:
     def locked(self, name: str, seconds: float = math.inf) -> Iterator[None]:
         """Exclude other requests for the lock `name` within the block.
 
-        `lock` protects the files of this folder, for milliseconds. `reading` protects the reading of a stage's files,
-        which takes seconds. Raises TimeoutError when another request holds the lock for `seconds` seconds.
+        There are two locks. A request has `lock` for milliseconds, while it uses the files of this folder. It has
+        `reading` for seconds, while it reads a stage's files. Raises TimeoutError when another request still has the
+        lock after `seconds` seconds.
         """
         os.makedirs(self.copies.folder, 0o700, exist_ok=True)
         until = time.monotonic() + seconds
@@ -55,7 +57,11 @@ class StageFolder:
             yield
 
     def note(self, mark: int, fact: str) -> None:
-        """Record a fact about a stage: `passed`, `clean` or `stored`."""
+        """Record a fact about the stage `mark`. `passed`: a call of the next turn may have written.
+
+        `clean`: the stage equals the base. `stored`: its snapshot is stored. Does nothing when the file cannot be
+        written.
+        """
         with contextlib.suppress(OSError):
             os.makedirs(self._folder, 0o700, exist_ok=True)
             with open(self._path(f"{mark}.{fact}"), "wb"):
@@ -65,14 +71,18 @@ class StageFolder:
         return os.path.exists(self._path(f"{mark}.{fact}"))
 
     def forget(self, mark: int) -> None:
-        """Remove the facts about stages before this one."""
+        """Remove what `note` recorded about all stages before `mark`."""
         for name in os.listdir(self._folder):
             number = name.partition(".")[0]
             if number.isdigit() and int(number) < mark:
                 os.unlink(self._path(name))
 
     def base(self) -> dict[str, Any]:
-        """Return `mark` and `rows` of the newest stored snapshot. The mark is None when nothing is stored yet."""
+        """Return the tree of the newest stored snapshot: its `mark` (the version of its checkpoint) and its `rows` by
+        path.
+
+        The mark is None when nothing is stored yet.
+        """
         try:
             found = os.stat(self._path("base.json"))
         except OSError:
@@ -85,7 +95,11 @@ class StageFolder:
         return self._base[1]
 
     def held(self) -> list[dict[str, Any]]:
-        """Return the stages: `mark`, `late`, `torn`, and the difference from the base as `set` and `gone`."""
+        """Return the stages that are not stored yet, oldest first.
+
+        Each is a dict with `mark`, `late` and `torn` (see stages.py). Its differences from the base (the newest stored
+        snapshot) are the rows to `set` and the removed paths `gone`.
+        """
         held = self._load("held.json")
         return held if isinstance(held, list) else []
 

@@ -1,7 +1,8 @@
 """Stages the workspace for snapshots: records its files at a checkpoint, and keeps what later calls would overwrite.
 
-The mark of a stage is the version of its checkpoint. `stage` lists the files with their digests for the snapshotter.
-`hold` runs before the first call of a turn that may write, and copies the files that no snapshot has yet.
+A stage is named by its `mark`, the version of its checkpoint's event in the stream. `stage` lists the files with their
+digests for the snapshotter. `hold` runs before the first call of a turn that may write, and copies the files that no
+snapshot has yet.
 """
 
 from __future__ import annotations
@@ -54,16 +55,16 @@ class Stages:
     def stage(
         self, mark: int, *, base: int | None, fresh: bool, again: bool, exclude: list[str], limit: int
     ) -> Iterator[bytes]:
-        """Yield a header and the entries of the stage.
+        """Yield a header and the entries of the stage `mark`. An entry of the kind `gone` is a removed path.
 
-        Reads the tree first when the stage does not exist, or with `again`.
+        Makes the stage first, from the workspace as it is now, if it does not exist or if `again`. If `fresh`, reads
+        every file, and repeats the reading until no file changes.
 
-        - `base`, in the header: the entries are the differences from the snapshot with this mark, which the asker has.
-        - `late`, in the header: a call may have written since the checkpoint.
-        - `torn`, in the header: the paths that changed while they were read.
-
-        An entry of the kind `gone` is a removed path. With `fresh`, every file is read, and the reading is repeated
-        until the tree stands still.
+        Fields of the header:
+        - `base`: the argument `base`, if the sandbox has that snapshot's tree. Then the entries are the differences.
+          Otherwise None, and the entries are the whole tree.
+        - `late`: whether a call may have written between the checkpoint and the reading.
+        - `torn`: the paths whose content at the checkpoint is lost.
         """
         walking = Walking(fresh, exclude, limit)
         with self._folder.locked("reading"):
@@ -79,10 +80,10 @@ class Stages:
         yield END
 
     def hold(self, mark: int, exclude: list[str], limit: int, seconds: float) -> dict[str, Any]:
-        """Protect the files of the checkpoint from later writes, in about `seconds` seconds.
+        """Protect the files of the checkpoint `mark` from later writes, in about `seconds` seconds.
 
-        Does nothing when the stage is stored or held already. Returns `late` when the time was too short. `exclude` is
-        used when no stage was made before.
+        Does nothing when the stage is stored or held already. Returns `late`: whether the time was too short for that.
+        `exclude` is used only when no earlier stage has recorded its patterns.
         """
         if any(self._folder.noted(mark, fact) for fact in ("passed", "clean", "stored")):
             return {"late": False}
@@ -96,9 +97,10 @@ class Stages:
         return {"late": late}
 
     def stored(self, mark: int) -> None:
-        """Forget the stages up to this one, which is in the object store now.
+        """Make the stage `mark` the base, from which later stages are recorded as differences. Called when its snapshot
+        is in the object store.
 
-        It becomes the base of the next stages.
+        Forgets this stage and the ones before it. Does nothing when the stage is not held.
         """
         with self._folder.locked("lock"):
             tree, held = self._folder.base(), self._folder.held()
@@ -117,15 +119,18 @@ class Stages:
             self._folder.note(mark, "stored")
 
     def held(self) -> dict[str, Any]:
-        """Return the marks of the stages that are not stored yet."""
+        """Return the marks (versions of checkpoints) of the stages that are not stored yet, in order."""
         return {"marks": [one["mark"] for one in self._folder.held()]}
 
     def export(self, mark: int, paths: list[str], offset: int, limit: int) -> Iterator[bytes]:
-        """Yields blocks of contents of the stage's files: a header with `parts`, and the bytes of all of them.
+        """Yield the contents of these files of a stage in blocks: a header with `parts`, then the bytes of its parts.
 
-        A part has path, bytes, and `more` when the file goes on in the next one; or `problem`. Begins at `offset` of
-        the first path. The last header is empty, or has the index and the offset to go on from after `limit` bytes.
-        A file that is not held is read where it is: the asker compares its digest.
+        A part has `path`, `bytes`, and `more` when the next part continues the file. A part with `problem` has no
+        bytes.
+
+        The first file begins at `offset`. After `limit` bytes, the last header names the index in `paths` and the
+        offset at which the next export must begin. After the last path, that header is empty. A file without a kept
+        copy is read from the workspace, so the client must compare its digest.
         """
         stage = _find(self._folder.held(), mark)
         rows = {} if stage is None else stage["set"]
@@ -161,9 +166,10 @@ class Stages:
         return copy or open_file(*directories.parent(path))
 
     def _begin(self, mark: int, walking: Walking, *, again: bool) -> dict[str, Any] | None:
-        """Find the stage, or walk the workspace for a new one. Returns None when the workspace equals the base.
+        """Find the stage `mark`, or walk the workspace for a new one (always a new one if `again`).
 
-        A new stage has no digests yet, because reading the files takes longer and a hold must not wait for it.
+        Returns None when the stage equals the base, the newest stored snapshot. A new stage has no digests yet, because
+        reading the files takes longer and `hold` must not wait for it.
         """
         with self._folder.locked("lock"):
             self._folder.write_exclude(walking.exclude)
@@ -187,7 +193,10 @@ class Stages:
     def _read(
         self, mark: int, walking: Walking, found: dict[str, Any] | None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read the files without a digest and write the stage. Returns the base and the stage."""
+        """Compute the missing digests of the stage `found`, and record it as the stage `mark`.
+
+        If `found` is None, the stage equals the base. Returns the base and the stage.
+        """
 
         def passed() -> bool:
             return self._folder.noted(mark, "passed")
@@ -211,7 +220,7 @@ class Stages:
         return same_stats(present, applied(base, found["set"], found["gone"]))
 
     def _record(self, found: dict[str, Any], torn: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Write the stage with its digests. Returns the stage and the base, which may be a newer one."""
+        """Write the stage with its digests, as a difference from the current base. Returns that base and the stage."""
         with self._folder.locked("lock"):
             tree, held, mark = self._folder.base(), self._folder.held(), found["mark"]
             before = _find(held, mark)
@@ -258,7 +267,7 @@ class Stages:
 
 
 class Walking:
-    """How to walk the workspace. With `fresh`, every file is read."""
+    """How to walk the workspace. If `fresh`, every file is read, even one whose digest is known."""
 
     def __init__(self, fresh: bool, exclude: list[str], limit: int) -> None:
         self.fresh = fresh
@@ -267,7 +276,10 @@ class Walking:
 
 
 class _Block:
-    """Parts of files that are sent together."""
+    """A block of an export: parts of files that the agent program sends to the snapshotter in one piece.
+
+    Most files are small, and a piece for each would be slow.
+    """
 
     def __init__(self) -> None:
         self._parts: list[dict[str, Any]] = []
@@ -275,9 +287,8 @@ class _Block:
         self.size = 0
 
     def add(self, path: str, file: BinaryIO, end: int) -> bool:
-        """Read from a file until the block is full or the file ends at `end` bytes.
-
-        Returns whether the file continues.
+        """Read from a file until the block is full or the position is `end`. Returns whether the file has more bytes
+        before `end`.
         """
         start, left = self.size, end - file.tell()
         while left > 0 and self.size < BLOCK:
@@ -303,7 +314,11 @@ def _stage(mark: int, changed: dict[str, Row], gone: Iterable[str]) -> dict[str,
 
 
 def _is_stored(row: Row, base: Row | None) -> bool:
-    """Return whether the newest stored snapshot has this content, by a stat that shows every change."""
+    """Return whether the newest stored snapshot has the content of `row`.
+
+    `base` is the row of the same path in that snapshot. Equal stats prove equal contents only when `base` is settled
+    and has a digest (see rows.py).
+    """
     return base is not None and base[SETTLED] and base[DIGEST] is not None and base[:STAT] == row[:STAT]
 
 

@@ -1,6 +1,6 @@
 """Lists and removes whole trees of files. One failing entry never stops the others.
 
-What cannot be read is listed with the reason in its place.
+An entry that cannot be read is listed with the reason as its `problem`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _OPEN = 64
 
 
 def list_tree(root: Root, digests: DigestCache, exclude: list[str], limit: int) -> Iterator[dict[str, Any]]:
-    """Yield an entry for each path, parents first. `exclude` holds patterns (see `Exclude`).
+    """Yield an entry for each path of the workspace, parents first, at most `limit`. `exclude` has patterns (see
+    `Exclude`).
 
     An entry with a `problem` cannot be exported, and neither can anything below it.
     """
@@ -55,7 +56,10 @@ def _describe(
     links: dict[tuple[int, int], str],
     digests: DigestCache,
 ) -> dict[str, Any] | None:
-    """Return the entry of a name, or None when it was removed meanwhile."""
+    """Return the entry of a path, or None when the path was removed meanwhile.
+
+    `place` is its directory's handle and its name. `links` has the first path of each file, by device and inode.
+    """
     parent, name = place
     try:
         entry = {"path": path, "mode": stat.S_IMODE(found.st_mode), "mtime_ns": found.st_mtime_ns}
@@ -83,7 +87,7 @@ def _describe(
 
 
 def remove(root: Root, path: str) -> None:
-    """Remove a file, a symlink, or a directory with its content. Does nothing when it does not exist."""
+    """Remove a file, a symlink, or a directory with its content. Does nothing when the path does not exist."""
     directories = HeldDirectories(root, writing=True)
     try:
         parent, name = directories.parent(path)
@@ -100,7 +104,7 @@ def remove(root: Root, path: str) -> None:
 def _remove_tree(parent: int, name: str) -> None:
     """Remove a directory.
 
-    What lies deep below is first moved up to it, so that few handles are open at the same time.
+    Directories that lie deep below are first moved directly into it, so that few handles are open at the same time.
     """
     top = _enter(parent, name)
     try:
@@ -119,7 +123,10 @@ def _remove_tree(parent: int, name: str) -> None:
 
 
 def _remove_content(handle: int, top: int, depth: int) -> list[str]:
-    """Remove the content of a directory. Returns the new names, in `top`, of directories that lie too deep below."""
+    """Remove the content of a directory. Calls itself for subdirectories; `depth` is the number of nested calls.
+
+    Moves directories that lie too deep into `top`, and returns their new names there.
+    """
     moved: list[str] = []
     for inner in _empty(handle):
         below = _enter(handle, inner)  # also makes it writable; otherwise it could not be moved
@@ -148,7 +155,7 @@ def _enter(parent: int, name: str) -> int:
 
 
 def _empty(handle: int) -> list[str]:
-    """Remove everything but directories, and return the names of the directories."""
+    """Remove all entries of a directory except subdirectories, and return the names of the subdirectories."""
     with os.scandir(handle) as found:
         entries = list(found)
     for entry in entries:

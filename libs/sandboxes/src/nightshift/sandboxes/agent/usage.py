@@ -10,9 +10,7 @@ from .process_tree import living
 
 
 def usage(home: str) -> dict[str, Any]:
-    """Return the size of the home's disk, its free bytes and files, and the number of threads except the agent's
-    own.
-    """
+    """Return size and free space of the home's disk, in bytes and in files, and the number of threads of commands."""
     disk = os.statvfs(home)
     tasks = 0
     for process in living():

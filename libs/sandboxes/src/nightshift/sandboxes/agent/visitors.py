@@ -8,7 +8,10 @@ import socket
 
 
 def copy_to_port(connection: socket.socket, port: int) -> bool:
-    """Connect to a port in the sandbox, and copy bytes both ways until both sides have closed."""
+    """Connect to a port in the sandbox, and copy bytes both ways until both sides have closed.
+
+    Returns False at once when nothing listens on the port.
+    """
     try:
         inner = socket.create_connection(("127.0.0.1", int(port)), timeout=5)
     except OSError:

@@ -31,8 +31,8 @@ _SPECIAL = {
 class Exclude:
     """Patterns of paths that a walk leaves out, similar to .gitignore: the last matching pattern decides.
 
-    `!` at the start keeps what an earlier pattern excludes. `/` at the end matches only directories. A pattern with
-    another `/` matches the path from the workspace on. A star matches any characters.
+    `!` at the start keeps a path that an earlier pattern excludes. `/` at the end matches only directories. A pattern
+    with another `/` matches the whole path, relative to the workspace. A star matches any characters.
     """
 
     def __init__(self, patterns: list[str]) -> None:
@@ -57,8 +57,8 @@ def _rule(pattern: str) -> tuple[bool, bool, bool, Callable[[str], Any]]:
 class Walk:
     """Iterates over all entries of the workspace as (path, handle of the parent, name, stat), parents first.
 
-    The first entry is the workspace itself, with the path `.`. The files of the home come last, below HOME. `problems`
-    lists the path and the reason for each directory that could not be walked.
+    The first entry is the workspace itself, with the path `.`. The other files of the home come last, below the path
+    HOME. `problems` lists the path and the reason for each directory that could not be walked.
     """
 
     def __init__(self, root: Root, exclude: list[str], limit: int) -> None:
@@ -122,17 +122,17 @@ def _name(entry: os.DirEntry[str]) -> str:
 
 
 def problem(path: str, text: str) -> dict[str, Any]:
-    """Return the entry of a path that cannot be exported."""
+    """Return the entry of a path that cannot be exported. `text` is the reason."""
     return {"path": path or ".", "kind": "other", "problem": text}
 
 
 def special(mode: int) -> str:
-    """Return in words what an entry is that is no file, directory or symlink."""
+    """Return a description of an entry that is no file, directory or symlink, such as a socket."""
     return _SPECIAL.get(stat.S_IFMT(mode), "no file")
 
 
 def open_file(parent: int, name: str) -> BinaryIO:
-    """Open a regular file. If its owner lacks the read permission, grants it during the open."""
+    """Open a regular file for reading. If its owner lacks the read permission, grants it during the open."""
     try:
         handle = os.open(name, READ, dir_fd=parent)
     except PermissionError:

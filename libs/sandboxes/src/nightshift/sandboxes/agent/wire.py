@@ -1,4 +1,6 @@
-"""The encoding of requests and answers: a JSON header, then chunks, each preceded by its length. Length 0 ends them."""
+"""The encoding of requests and answers: a JSON header, then data chunks, each after its length. A length of 0 ends
+them.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ class Writer(Protocol):
 
 
 class Refusal(Exception):
-    """An error that becomes the answer. `kind` is one of the port's `FileProblem` values, `lost` or `bad_request`."""
+    """An error of an operation, which the agent program sends as the answer to the request.
+
+    `kind` is one of the port's `FileProblem` values, `lost` or `bad_request`.
+    """
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -84,7 +89,7 @@ def file_chunks(file: BinaryIO, limit: int) -> Iterator[bytes]:
 
 
 def make_workspace(home: str) -> None:
-    """Make the workspace again when a command has removed it."""
+    """Create the workspace directory again if a command has removed it. An error is ignored."""
     path = os.path.join(home, "workspace")
     if not os.path.isdir(path):
         with contextlib.suppress(OSError):
@@ -92,7 +97,7 @@ def make_workspace(home: str) -> None:
 
 
 def checked_call_id(call_id: str) -> str:
-    """Return the call id. Raises Refusal for a text that has another form."""
+    """Return the call id. Raises Refusal for a text that has not the form of a call id."""
     if not isinstance(call_id, str) or not _CALL_ID.fullmatch(call_id) or len(call_id) > 220:
         raise Refusal("bad_request", "not a call id")
     return call_id

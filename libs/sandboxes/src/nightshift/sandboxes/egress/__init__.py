@@ -1,4 +1,4 @@
 """The egress proxy.
 
-It decides what sandboxes may reach, and puts secrets into requests without showing them to commands.
+It decides which hosts sandboxes may reach, and puts secrets into requests without showing them to commands.
 """

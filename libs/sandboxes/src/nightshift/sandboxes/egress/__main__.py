@@ -1,6 +1,7 @@
-"""The proxy's process: `python -m nightshift.sandboxes.egress CONTROL-FD OPTIONS`. It runs beside its gateway.
+"""The egress proxy's process: `python -m nightshift.sandboxes.egress CONTROL-FD OPTIONS`.
 
-When the gateway is killed, the process stays until its connections have ended, so that no download breaks.
+A process of the sandbox gateway starts it. When the sandbox gateway's process is killed, the proxy runs on until its
+connections have ended. So no download breaks.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ _DRAIN_S = 900.0
 
 
 class ControlledProxy:
-    """A proxy that does what the gateway asks over the control socket."""
+    """An egress proxy that executes the requests that the sandbox gateway sends over the control socket."""
 
     def __init__(self, control: socket.socket, proxy: EgressProxy, store: SecretStore) -> None:
         self._control, self._proxy, self._store = control, proxy, store
@@ -39,7 +40,9 @@ class ControlledProxy:
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
-        """Answer the gateway's requests until the gateway ends. Then wait for the connections to end."""
+        """Execute requests until the sandbox gateway closes the control socket. Then wait for the connections to
+        end.
+        """
         self._control.setblocking(False)
         self._loop.add_reader(self._control.fileno(), self._readable)
         await self._ended.wait()
@@ -75,7 +78,10 @@ class ControlledProxy:
         return {}
 
     def _attach(self, message: dict[str, Any], fds: list[int]) -> None:
-        """Serve a sandbox. `fds` are a pidfd of the sandbox's first process, and the listeners."""
+        """Serve a sandbox by the rules in the message.
+
+        `fds` are a pidfd of the sandbox's first process, which shows when the sandbox ends, and the listening sockets.
+        """
         rules = NetworkRules(
             frozenset(message["hosts"]), tuple(SecretUse(*fields) for fields in message["secrets"])
         )

@@ -1,4 +1,4 @@
-"""The addresses that the proxy never connects to, whatever name resolves to them."""
+"""The addresses to which the proxy never connects, whichever host name resolves to them."""
 
 import socket
 from contextlib import closing

@@ -1,6 +1,7 @@
-"""The certificate authority of the proxy.
+"""The certificate authority of the egress proxy.
 
-For hosts that get secrets, the proxy shows sandboxes a certificate of its own.
+For a host that gets secrets, the proxy decrypts the traffic. So it shows sandboxes a certificate that this authority
+signed.
 """
 
 import datetime as dt
@@ -60,10 +61,7 @@ class Authority:
         return x509.load_pem_x509_certificate(self._both.read_bytes())
 
     def server_context(self, host: str) -> ssl.SSLContext:
-        """Return the TLS context with which the proxy serves HTTP/1.1 in the name of this host.
-
-        Contexts are cached for days.
-        """
+        """Return the TLS context with which the proxy serves HTTP/1.1 in the name of this host. Caches it for days."""
         until, context = self._contexts.get(host, (_now(), None))
         if context is None or until <= _now():
             context = self._new_context(host)

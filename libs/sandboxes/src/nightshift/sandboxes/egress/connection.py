@@ -30,8 +30,8 @@ _BROKEN = (OSError, TimeoutError, h11.ProtocolError)
 class ProxyConnection:
     """One accepted connection from a sandbox.
 
-    For hosts that get secrets, the proxy ends the client's TLS and opens its own; `upstream_tls` checks their
-    certificates.
+    For a host that gets secrets, the proxy ends the client's TLS and opens its own connection to the host.
+    `upstream_tls` is the TLS context of that connection, which checks the host's certificate.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ProxyConnection:
     async def run(self) -> None:
         """Serve requests until one side closes.
 
-        Every refusal is answered, counted and logged. A broken connection just ends.
+        Every refusal is sent to the client, counted and logged. A broken connection ends without an error.
         """
         parser = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
         try:
@@ -64,7 +64,7 @@ class ProxyConnection:
     async def _answered(
         self, work: Coroutine[Any, Any, None], client: ByteStream, parser: h11.Connection
     ) -> None:
-        """Run `work`. When it raises a refusal, answer, count and log that. Lets errors of the connections pass."""
+        """Run `work`. If it raises a refusal, send that to the client, count it and log it. Other errors are raised."""
         try:
             await work
         except h11.RemoteProtocolError as error:
@@ -108,7 +108,10 @@ class ProxyConnection:
         return name, int(port)
 
     async def _tunnel(self, host: str, parser: h11.Connection) -> None:
-        """Carry TLS unchanged, once its first message has named the same host as the CONNECT."""
+        """Carry TLS unchanged, once the client's first TLS message has named the same host as its CONNECT.
+
+        Otherwise refuses the connection.
+        """
         upstream = await self._dial(host, _HTTPS)
         await self._client.send(_ESTABLISHED)
         hello = parser.trailing_data[0]
@@ -126,7 +129,9 @@ class ProxyConnection:
         await copy_both(self._client, upstream)
 
     async def _serve_inside(self, client: ByteStream, host: str, received: bytes) -> None:
-        """Carry the plain HTTP requests that are inside a tunnel to port 80."""
+        """Carry the plain HTTP requests inside a tunnel to port 80 of `host`. `received` are bytes that were read
+        already.
+        """
         parser = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
         if received:
             parser.receive_data(received)
@@ -140,9 +145,9 @@ class ProxyConnection:
             client.close()
 
     def _plain_host(self, request: h11.Request) -> tuple[str, bytes]:
-        """Return host and path of a request whose target is a whole http:// address.
+        """Return the host and the path of a request whose target is a whole http:// address.
 
-        Raises HostRefused for other targets.
+        Raises HostRefused for other targets and for a host that the sandbox may not reach.
         """
         if b"#" in request.target:
             raise HostRefused("an address with # is no request target")
@@ -237,7 +242,10 @@ def _without_port(value: bytes) -> str:
 
 
 async def _answer_error(client: ByteStream, parser: h11.Connection, error: NightshiftError) -> None:
-    """Answer 403 or 502 with the reason in the status line and in the body, unless an answer has begun."""
+    """Send the error to the client: 502 for HostUnreachable, otherwise 403. Does nothing when an answer has begun.
+
+    The reason is in the status line and in the body.
+    """
     if parser.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
         return
     status = 502 if isinstance(error, HostUnreachable) else 403

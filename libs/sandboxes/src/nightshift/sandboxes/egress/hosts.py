@@ -1,4 +1,4 @@
-"""Checks host names by one strict rule."""
+"""Checks host names by one strict rule: only complete DNS names are accepted."""
 
 import re
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ _LONGEST = 253
 
 
 class HostRefused(Refused):
-    """The proxy refuses to connect to this host. The message names the host and the reason."""
+    """The proxy does not connect to this host, by a rule. The message names the host and the reason."""
 
 
 def host_name(text: str) -> str:
@@ -27,5 +27,8 @@ def host_name(text: str) -> str:
 
 
 def reachable(hosts: Iterable[str]) -> frozenset[str]:
-    """Return the checked names in lower case, without those that are never reachable. Raises HostRefused."""
+    """Return the names in lower case, without the hosts of model providers, which a sandbox may never reach.
+
+    Raises HostRefused for a name that is not a plain DNS name.
+    """
     return frozenset(map(host_name, hosts)) - MODEL_HOSTS

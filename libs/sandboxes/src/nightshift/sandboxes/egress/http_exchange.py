@@ -1,6 +1,7 @@
-"""Carries the HTTP/1.1 requests of one client connection to hosts.
+"""Carries the HTTP/1.1 requests of one client connection to hosts, and the answers back.
 
-Both sides are parsed, so neither side can smuggle a request into another one.
+It parses and rebuilds requests and answers, so that neither side can hide a second message inside one (request
+smuggling).
 """
 
 import asyncio
@@ -34,8 +35,8 @@ class HttpExchange:
 
     - `host_of`: returns the host that a request is for, and its path.
     - `dial`: opens a connection to a host.
-    - `swap`: the secrets of the host, when the exchange is for one host that gets secrets.
-    - `host_header`: returns the Host header that the server gets.
+    - `swap`: replaces placeholders by secrets. None when the requests carry no secrets.
+    - `host_header`: returns the Host header for the request to the server.
     - `answer_headers`: changes the headers of the server's answers.
     """
 
@@ -56,10 +57,10 @@ class HttpExchange:
         self._upstream: tuple[str, ByteStream] | None = None
 
     async def serve(self, request: h11.Request | None = None) -> None:
-        """Carry requests until one side closes, beginning with `request`.
+        """Carry requests until one side closes. `request` is the first one, if it was read already.
 
-        Raises HostRefused, OSError and h11.ProtocolError. HostRefused and HostUnreachable are raised only before
-        anything of an answer was sent.
+        Raises HostRefused, HostUnreachable, OSError and h11.ProtocolError. The first two are raised only before any
+        byte of an answer was sent.
         """
         try:
             while True:
@@ -77,7 +78,7 @@ class HttpExchange:
                 self._upstream[1].close()
 
     async def _one(self, request: h11.Request) -> bool:
-        """Carry one request and its answer. Returns True when the client's connection can carry another request."""
+        """Carry one request and its answer. Returns whether the client's connection can carry another request."""
         host, target = self._host_of(request)
         if self._upstream is not None and self._upstream[0] != host:
             self._upstream[1].close()
@@ -152,7 +153,9 @@ class HttpExchange:
         return b"".join(parts)
 
     async def _send_answer(self, out: h11.Connection, upstream: ByteStream) -> bool:
-        """Send the host's answer to the client. Returns True when the host switches to another protocol."""
+        """Send the host's answer to the client. Returns True when the host has switched to another protocol, otherwise
+        False.
+        """
         mask = None if self._swap is None else AnswerMask(self._swap)
         while True:
             event = await _host_event(out, upstream)
@@ -199,7 +202,7 @@ class HttpExchange:
         )
 
     async def _copy_switched(self, out: h11.Connection, upstream: ByteStream) -> None:
-        """After a switch of protocols, copy bytes both ways until both sides have ended."""
+        """After a switch of protocols (such as to WebSocket), copy bytes both ways until both sides have ended."""
         mask = None if self._swap is None else AnswerMask(self._swap)
 
         async def from_host(early: bytes) -> None:
@@ -220,7 +223,7 @@ class HttpExchange:
 
 
 async def next_event(parser: h11.Connection, stream: ByteStream) -> object:
-    """Return the peer's next event. Raises OSError and h11.RemoteProtocolError."""
+    """Return the next HTTP event from `stream`. Raises OSError and h11.RemoteProtocolError."""
     while True:
         event = parser.next_event()
         if event is not h11.NEED_DATA:
@@ -246,7 +249,10 @@ async def _to_host(host: ByteStream, data: bytes) -> None:
 def _end_to_end(
     headers: Iterable[tuple[bytes, bytes]], *, drop: frozenset[bytes] = frozenset()
 ) -> list[tuple[bytes, bytes]]:
-    """Return the headers without those for this hop: the standard ones, and those that `Connection` names."""
+    """Return the headers without `drop` and without those that concern one connection only (hop-by-hop).
+
+    Hop-by-hop are the standard ones, and those that `Connection` names.
+    """
     named = {
         token.strip().lower()
         for name, value in headers
@@ -268,7 +274,8 @@ def _has_body(request: h11.Request) -> bool:
 async def _first_of(sending: asyncio.Task[None], answer: Coroutine[Any, Any, bool]) -> bool:
     """Send a request and its answer at the same time. A host may answer before it has read the whole request.
 
-    Returns the result of `answer`. When the sending fails, an answer that is already coming has one more second.
+    Returns the result of `answer`. If `sending` fails, waits one more second for an answer before it raises that
+    error.
     """
     answering = asyncio.create_task(answer)
     try:

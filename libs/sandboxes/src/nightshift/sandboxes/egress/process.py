@@ -1,6 +1,4 @@
-"""The gateway's side of the proxy's process: starts the process, restarts it when it has ended, and sends it
-requests.
-"""
+"""The sandbox gateway's side of the egress proxy: starts the proxy's process, restarts it, and sends it requests."""
 
 import asyncio
 import json
@@ -36,7 +34,9 @@ class _Attached:
 
 
 class EgressProcess:
-    """The proxy's process, as an async context manager. `logs` are the arguments of `servicekit.logs.configure`."""
+    """The egress proxy's process, as an async context manager. `logs` are the arguments of
+    `servicekit.logs.configure`.
+    """
 
     def __init__(self, directory: Path, secrets: Path, *, logs: dict[str, Any] | None = None) -> None:
         self._authority = Authority(directory)
@@ -67,7 +67,10 @@ class EgressProcess:
     async def attach(
         self, sandbox_id: str, build_id: str, rules: NetworkRules, listeners: OpenListeners
     ) -> None:
-        """Serve the sandbox by these rules from now on. Raises SandboxUnavailable, and whatever `listeners` raises."""
+        """Make the proxy serve the sandbox by these rules from now on. Also used to change the rules.
+
+        `listeners` opens the sandbox's listening sockets. Raises SandboxUnavailable and the errors of `listeners`.
+        """
         known = self._attached.get(sandbox_id)
         if known is not None and known.rules == rules:
             return
@@ -86,11 +89,16 @@ class EgressProcess:
                 os.close(fd)
 
     async def detach(self, sandbox_id: str) -> None:
-        """Forget the sandbox here. The proxy itself notices when the sandbox ends."""
+        """Forget the sandbox, so that it is not attached again when the proxy restarts.
+
+        A running proxy itself notices when the sandbox ends.
+        """
         self._attached.pop(sandbox_id, None)
 
     async def take_traffic(self, sandbox_id: str) -> list[HostTraffic]:
-        """Return the sandbox's traffic since the previous call, or nothing for a sandbox that is not served here."""
+        """Return the sandbox's traffic by host since the previous call. The list is empty for a sandbox that is not
+        attached.
+        """
         if sandbox_id not in self._attached:
             return []
         answer = await self._ask("take", sandbox_id, {})
@@ -131,9 +139,10 @@ class EgressProcess:
         orphan.start([*command, json.dumps(self._options)], fds=[control], stderr=2)
 
     async def _use(self, ours: socket.socket, started: asyncio.Future[None]) -> None:
-        """Let `_ask` use this process until the process ends.
+        """Send requests to the process at the control socket `ours`, until the process ends.
 
-        First attach the sandboxes that the previous process served.
+        First sets `started`, which tells the caller that requests can be sent. Then attaches the sandboxes that the
+        previous process served.
         """
         ended = asyncio.Event()
         ours.setblocking(False)

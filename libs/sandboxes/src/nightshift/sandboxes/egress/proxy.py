@@ -1,4 +1,4 @@
-"""The proxy. It accepts connections on listeners inside the sandboxes' network namespaces, and serves each one."""
+"""The egress proxy. It accepts connections on listening sockets inside the sandboxes' network namespaces."""
 
 import asyncio
 import socket
@@ -40,7 +40,9 @@ class EgressProxy:
         self._connections: set[asyncio.Task[None]] = set()
 
     def attach(self, rules: SandboxRules, listeners: Sequence[socket.socket]) -> None:
-        """Serve the sandbox by these rules from now on. A sandbox that is served already only gets the new rules."""
+        """Serve the sandbox by these rules from now on. For a sandbox that is attached already, only replaces the
+        rules.
+        """
         served = self._served.get(rules.sandbox_id)
         if served is not None:
             for listener in listeners:
@@ -61,12 +63,12 @@ class EgressProxy:
                 task.cancel()
 
     def take(self, sandbox_id: str) -> list[HostTraffic]:
-        """Return the sandbox's traffic since the previous call."""
+        """Return the sandbox's traffic by host since the previous call. The list is empty for an unknown sandbox."""
         served = self._served.get(sandbox_id)
         return served.rules.take() if served is not None else []
 
     async def drain(self, timeout_s: float) -> None:
-        """Accept no more connections, and wait until the existing ones have ended."""
+        """Accept no more connections, and wait until the existing ones have ended, for at most `timeout_s` seconds."""
         for sandbox_id in list(self._served):
             self.detach(sandbox_id)
         if self._connections:

@@ -21,7 +21,7 @@ Lookup = Callable[[str], Awaitable[list[str]]]
 
 
 class HostUnreachable(Transient):
-    """The host is allowed, but its name does not resolve or it does not answer."""
+    """The sandbox may reach the host, but the host's name does not resolve or the host does not answer."""
 
 
 async def system_lookup(host: str) -> list[str]:
@@ -31,7 +31,7 @@ async def system_lookup(host: str) -> list[str]:
 
 
 class Resolver:
-    """Resolves names, and keeps the checked addresses of each name for 30 s."""
+    """Resolves host names, and keeps the checked addresses of each name for 30 s."""
 
     def __init__(
         self, lookup: Lookup = system_lookup, *, refusal: Callable[[str], str | None] = addresses.refusal
@@ -64,7 +64,10 @@ class Resolver:
         return allowed
 
     async def connect(self, host: str, port: int) -> socket.socket:
-        """Return a connected, non-blocking socket. Raises HostRefused and HostUnreachable."""
+        """Return a connected, non-blocking socket to a checked address of the host. Tries its addresses in turn.
+
+        Raises HostRefused when a rule forbids all addresses, and HostUnreachable when none answers.
+        """
         said = "no address"
         for address in await self.addresses(host):
             try:

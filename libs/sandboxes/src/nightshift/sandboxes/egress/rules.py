@@ -1,4 +1,4 @@
-"""The rules that the proxy has for one sandbox, and the sandbox's traffic that nobody has asked for yet."""
+"""The rules that the egress proxy has for one sandbox, and the sandbox's traffic since `take` was last called."""
 
 import time
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _OTHERS: Final = "(others)"
 
 @dataclass(slots=True, eq=False)
 class OpenConnection:
-    """A connection to a host. `sent` and `received` are the bytes that were counted already."""
+    """A connection to a host. `sent` and `received` are the bytes of it that are already in the traffic counters."""
 
     host: str
     port: int
@@ -51,7 +51,9 @@ class SandboxRules:
         return name
 
     def swap(self, host: str) -> SecretSwap | None:
-        """Return the secrets for requests to this host, or None when there are none for it."""
+        """Return the swap of placeholders by secrets in requests to this host, or None when no secret is for the
+        host.
+        """
         found = [secret for hosts, secret in self._secrets() if host in hosts]
         return SecretSwap(found) if found else None
 
@@ -64,7 +66,9 @@ class SandboxRules:
     def count(
         self, host: str, *, sent: int = 0, received: int = 0, connections: int = 0, refused: str | None = None
     ) -> None:
-        """Add to the traffic with this host. Hosts after the first 100 are counted together under one name."""
+        """Add to the traffic counters of this host. After 100 hosts, further ones are counted together under one
+        name.
+        """
         if host not in self.traffic and len(self.traffic) >= _MOST_HOSTS:
             host = _OTHERS
         before = self.traffic.get(host, HostTraffic(host))
@@ -78,12 +82,12 @@ class SandboxRules:
         )
 
     def begin(self, connection: OpenConnection) -> None:
-        """Count a new connection. Its bytes are counted from now on."""
+        """Count a new connection. From now on `take` includes its bytes."""
         self.open.add(connection)
         self.count(connection.host, connections=1)
 
     def end(self, connection: OpenConnection) -> None:
-        """Count the last bytes of a connection, and forget the connection."""
+        """Add the connection's last bytes to the counters, and forget the connection."""
         self._settle(connection)
         self.open.discard(connection)
 
@@ -95,7 +99,7 @@ class SandboxRules:
         connection.sent, connection.received = stream.sent, stream.received
 
     def take(self) -> list[HostTraffic]:
-        """Return the traffic by host since the previous `take`, including that of open connections, and reset the
+        """Return the traffic by host since the previous call, including that of open connections. Resets the
         counters.
         """
         for connection in self.open:

@@ -9,8 +9,8 @@ from urllib.parse import quote, quote_plus
 def forms(value: str) -> Iterator[str]:
     """Yield the value and its encoded forms.
 
-    In base64 the neighbouring bytes influence the first and the last characters. So base64 is yielded once for each of
-    the three shifts, with only the characters that depend on the value alone.
+    The base64 form depends on how many bytes precede the value. So base64 is yielded for each of the three shifts,
+    without the characters at both ends that neighbouring bytes influence.
     """
     raw = value.encode()
     yield value

@@ -1,6 +1,6 @@
-"""The secrets that builds may name: one file for each, which only the operator and the gateway can read.
+"""The secrets that builds may name. Each is a file that only the operator and the sandbox gateway can read.
 
-<directory>/<account id>/<NAME>.json   {"value": …, "hosts": [host name, …], "earlier": [values before it]}
+<directory>/<account id>/<NAME>.json {"value": …, "hosts": [host name, …], "earlier": [values before it]}
 """
 
 import json
@@ -23,7 +23,9 @@ _SHORTEST = 8
 
 @dataclass(frozen=True, slots=True)
 class StoredSecret:
-    """The value of a secret, the hosts that may get it, and its earlier values, which stay masked."""
+    """The value of a secret, the hosts that may get it, and its earlier values, which the proxy also masks in
+    answers.
+    """
 
     value: str = field(repr=False)
     hosts: frozenset[str]
@@ -31,7 +33,9 @@ class StoredSecret:
 
 
 class SecretStore:
-    """The secrets in a directory. A file that has changed is read again, so running builds use a new value at once."""
+    """The secrets in a directory. Reads a file again after it has changed, so running builds use a new value at
+    once.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -71,7 +75,11 @@ class SecretStore:
         return {name: (secret.value, *secret.earlier) for name, secret in found.items() if secret is not None}
 
     def put(self, account_id: str, name: str, value: str, hosts: Iterable[str]) -> StoredSecret:
-        """Store the secret atomically, in a file of mode 0600. Raises Refused and HostRefused."""
+        """Store the secret atomically, in a file of mode 0600. The previous value becomes an earlier value.
+
+        Raises Refused for a value that is too short or not printable or without a host, and HostRefused for a wrong
+        host name.
+        """
         if len(value) < _SHORTEST or not value.isprintable():
             raise Refused(
                 f"the value of {name} must have {_SHORTEST} printable characters at least, on one line"

@@ -1,4 +1,4 @@
-"""Replaces placeholders in requests by the values of secrets, and masks the values in answers."""
+"""Replaces placeholders in requests by the values of secrets, and masks those values in answers."""
 
 import base64
 import binascii
@@ -19,7 +19,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class SecretSwap:
-    """The secrets of one host. Each element of `secrets` is a placeholder, the value, and the earlier values."""
+    """The secrets of one host. An element of `secrets` is a placeholder, the secret's value, and its earlier values."""
 
     def __init__(self, secrets: Sequence[tuple[str, str, Sequence[str]]]) -> None:
         self._values = {placeholder.encode(): value for placeholder, value, _ in secrets}
@@ -36,8 +36,8 @@ class SecretSwap:
         return self._placeholder.sub(lambda found: quote(self._values[found[0]], safe="").encode(), target)
 
     def request_headers(self, headers: Headers) -> list[tuple[bytes, bytes]]:
-        """Return the headers with the placeholders replaced by the values, even inside the base64 of Basic
-        authorization.
+        """Return the headers with the placeholders replaced by the values, even in the base64 of `Authorization:
+        Basic`.
         """
         return [(name, self._header(value)) for name, value in headers]
 
@@ -54,7 +54,10 @@ class SecretSwap:
         return self._placeholder.sub(lambda found: self._values[found[0]].encode(), value)
 
     def body(self, body: bytes, content_type: bytes) -> bytes:
-        """Return a request's whole body with the placeholders replaced by the values, escaped for the content type."""
+        """Return a request's whole body with the placeholders replaced by the values.
+
+        The values are escaped for the content type, if it is a form or JSON.
+        """
         if content_type.startswith(b"application/x-www-form-urlencoded"):
             return self._placeholder.sub(lambda found: quote_plus(self._values[found[0]]).encode(), body)
         if b"json" in content_type:
@@ -64,7 +67,7 @@ class SecretSwap:
         return self._raw(body)
 
     def mask(self, data: bytes) -> bytes:
-        """Return the data with every form of a value replaced by as many stars. So the length stays the same."""
+        """Return the data with every form of a secret's value replaced by stars. The length stays the same."""
         found = self._search.find_matches_as_indexes(data)
         if not found:
             return data
@@ -77,16 +80,16 @@ class SecretSwap:
         return [(name, self.mask(value)) for name, value in headers]
 
     def unfinished(self, data: bytes) -> int:
-        """Return how many bytes at the end of the data may be the beginning of a value."""
+        """Return how many bytes at the end of the data may be the beginning of a secret's value. 0 when none."""
         longest = min(len(self._forms[0]) - 1, len(data))
         end = data[len(data) - longest :]
         return next((longest - at for at in range(longest) if end[at:] in self._beginnings), 0)
 
 
 class AnswerMask:
-    """Masks a body that arrives in chunks.
+    """Masks secrets in the body of an answer that arrives in chunks.
 
-    Bytes at the end of a chunk that may be the beginning of a value are kept back until the next chunk.
+    It keeps back bytes at the end of a chunk that may be the beginning of a secret, until the next chunk.
     """
 
     def __init__(self, swap: SecretSwap) -> None:
@@ -94,7 +97,7 @@ class AnswerMask:
         self._kept = b""
 
     def feed(self, data: bytes) -> bytes:
-        """Return the masked bytes that no later byte can change."""
+        """Add a chunk. Returns the masked bytes that are final, because no later chunk can change them."""
         masked = self._swap.mask(self._kept + data if self._kept else data)
         kept = self._swap.unfinished(masked)
         ready = len(masked) - kept

@@ -15,13 +15,15 @@ _TLS_CHUNK = 512 * 1024
 
 
 class ByteStream(Protocol):
-    """A connection that carries bytes. `sent` and `received` count them."""
+    """A connection that carries bytes. `sent` and `received` count the bytes since its start."""
 
     sent: int
     received: int
 
     async def recv(self) -> bytes:
-        """Return the next bytes, or b"" at the end. Raises OSError, and also after IDLE_S seconds without a byte."""
+        """Return the next bytes, or b"" at the end. Raises OSError when the connection breaks, or is silent for IDLE_S
+        seconds.
+        """
         ...
 
     async def send(self, data: bytes) -> None: ...
@@ -61,7 +63,7 @@ class SocketStream:
 
 
 class TlsStream:
-    """A ByteStream over TLS, with this process as the server or the client of the handshake."""
+    """A ByteStream over TLS. This process is the server or the client of the handshake."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -69,7 +71,7 @@ class TlsStream:
 
     @classmethod
     async def accept(cls, sock: socket.socket, context: ssl.SSLContext) -> Self:
-        """Do the server's part of the handshake. Takes over the descriptor of `sock`. Raises OSError."""
+        """Do the server's part of the handshake. Takes over the descriptor of `sock`. Raises OSError when it fails."""
         reader = asyncio.StreamReader(limit=_TLS_CHUNK)
         protocol = asyncio.StreamReaderProtocol(reader)
         loop = asyncio.get_running_loop()
@@ -80,7 +82,8 @@ class TlsStream:
 
     @classmethod
     async def connect(cls, sock: socket.socket, context: ssl.SSLContext, host: str) -> Self:
-        """Do the client's part of the handshake, and check the certificate for `host`. Raises OSError.
+        """Do the client's part of the handshake, and check the server's certificate for `host`. Raises OSError when it
+        fails.
 
         Takes over the descriptor of `sock`.
         """

@@ -1,6 +1,6 @@
-"""The messages between the gateway and the proxy's process: JSON and file descriptors.
+"""The messages between the sandbox gateway and the egress proxy's process: JSON and file descriptors.
 
-They go over a socket that keeps the boundaries of messages.
+Each is one packet of a Unix socket that keeps packets apart.
 """
 
 import array
@@ -15,13 +15,16 @@ _MOST_FDS: Final = 8
 
 
 def send(sock: socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
-    """Send one message. Raises OSError, and BlockingIOError when the receiver is far behind."""
+    """Send one message with file descriptors.
+
+    Raises BlockingIOError when the receiver is far behind, and OSError when it is gone.
+    """
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     sock.sendmsg([json.dumps(message).encode()], rights)
 
 
 def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """Return the next message and its descriptors, or None when the other side has closed the socket.
+    """Return the next message and its file descriptors, or None when the other side has closed the socket.
 
     Child processes do not inherit the descriptors.
     """

@@ -2,7 +2,8 @@
 
 It limits memory, number and CPU of all the sandbox's processes together, and freezes them. Both kinds of hierarchy are
 supported: the unified one (v2), and one for each controller (v1). In some places, such as an ordinary container, this
-process may not create groups. Then `Cgroups.find` has no parent directory for the controller, and the limit is missing.
+process may not create groups. Then `Cgroups.find` has no parent directory for the controller, and the sandbox runs
+without that limit.
 """
 
 import os
@@ -31,14 +32,18 @@ class GroupLimits:
 
 @dataclass(frozen=True, slots=True)
 class Cgroups:
-    """The parent directory of sandboxes' groups for each controller. `unified`: the hierarchy is v2."""
+    """For each usable controller, the directory in which sandboxes' groups are created. `unified`: the hierarchy is
+    v2.
+    """
 
     parents: Mapping[Controller, Path]
     unified: bool
 
     @classmethod
     def find(cls, root: Path = _ROOT) -> "Cgroups":
-        """Find out which controllers this process may use here. Creates the parent directories."""
+        """Find out which controllers this process may use on this machine. Creates the parent directories for
+        groups.
+        """
         if (root / "cgroup.controllers").exists():
             return cls(_unified(root), True)
         parents: dict[Controller, Path] = {}
@@ -51,7 +56,7 @@ class Cgroups:
         return cls(parents, False)
 
     def sweep(self) -> None:
-        """Remove the groups without a process, except those that somebody has just created."""
+        """Remove the groups without a process, except groups so new that a process may still be added."""
         for parent in set(self.parents.values()):
             with suppress(OSError):
                 for place in parent.iterdir():
@@ -64,9 +69,9 @@ class Cgroups:
 
 
 def _unified(root: Path) -> dict[Controller, Path]:
-    """Return the parent directory of the v2 hierarchy for each controller.
+    """Return for each controller the parent directory of groups in the v2 hierarchy.
 
-    The directory is below the root when this process owns the whole hierarchy. Else it is below the group of this
+    The directory is below the root when this process owns the whole hierarchy. Otherwise it is below the group of this
     process, if that was delegated to it.
     """
     own = root
@@ -89,7 +94,7 @@ def _unified(root: Path) -> dict[Controller, Path]:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The cgroup of one sandbox. A controller that is not available here is left out."""
+    """The cgroup of one sandbox. It has no limits of controllers that are not available on this machine."""
 
     name: str
     cgroups: Cgroups
@@ -102,7 +107,7 @@ class Group:
         return {parent / self.name for parent in self.cgroups.parents.values()}
 
     def make(self, limits: GroupLimits) -> None:
-        """Create the group with its limits. Raises OSError."""
+        """Create the group with its limits. Raises OSError when the kernel refuses that."""
         for place in self._places():
             place.mkdir(exist_ok=True)
         quota = int(limits.cpus * _PERIOD_US)
@@ -129,12 +134,17 @@ class Group:
                 (memory / "memory.swap.max").write_text("0", encoding="ascii")
 
     def add(self, pid: int) -> None:
-        """Move a process into the group, so that its later children start there. Raises OSError."""
+        """Move a process into the group, so that its later children start there.
+
+        Raises OSError when the kernel refuses that.
+        """
         for place in self._places():
             (place / "cgroup.procs").write_text(str(pid), encoding="ascii")
 
     def freeze(self, frozen: bool) -> bool:
-        """Freeze every process, or let it run again. Returns False when no freezer is available."""
+        """Freeze every process of the group, or let all run again if not `frozen`. Returns False when no freezer is
+        available.
+        """
         place = self._place("freezer")
         if place is None or not place.is_dir():
             return False
@@ -152,13 +162,15 @@ class Group:
         return True
 
     def memory_kills(self) -> int | None:
-        """Return how often the kernel killed a process at the group's memory limit, or None when there is no limit."""
+        """Return how often the kernel killed a process at the group's memory limit. None when the kernel does not
+        count that.
+        """
         return self._count(
             "memory", "memory.events" if self.cgroups.unified else "memory.oom_control", "oom_kill"
         )
 
     def throttled_s(self) -> float:
-        """Return for how many seconds the CPU limit has made processes wait."""
+        """Return for how many seconds the CPU limit has made the group's processes wait."""
         if self.cgroups.unified:
             return (self._count("cpu", "cpu.stat", "throttled_usec") or 0) / 1e6
         return (self._count("cpu", "cpu.stat", "throttled_time") or 0) / 1e9
@@ -174,7 +186,7 @@ class Group:
         return None
 
     def remove(self) -> None:
-        """Remove the group when it is empty. A group with a process is left."""
+        """Remove the group. A group that still has a process after half a second is left."""
         for place in self._places():
             for _ in range(50):
                 try:

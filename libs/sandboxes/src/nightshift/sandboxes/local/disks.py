@@ -1,7 +1,8 @@
-"""The disk of a local sandbox: an ext4 image of fixed size. So the bytes and the number of files of a home are limited.
+"""The disk of a local sandbox: an ext4 image of fixed size. So the bytes and the number of files of a home are
+limited.
 
 The image is attached to a loop device, which is mounted only in the sandbox's mount namespace. When the sandbox ends,
-the kernel unmounts and detaches the image, even when no gateway runs.
+the kernel unmounts and detaches the image, even when no sandbox gateway runs.
 """
 
 import errno
@@ -22,7 +23,7 @@ _BLOCK: Final = 4096
 _ATTEMPTS: Final = 50
 #: There is no journal, because an image never outlives its sandbox.
 _FEATURES: Final = "^has_journal,^resize_inode,sparse_super2"
-#: Percent of the blocks that only the agent may use, so that the files on a full disk can still be saved.
+#: Percent of the blocks that only the agent program may use, so that the files on a full disk can still be saved.
 _RESERVED: Final = "1"
 _EXTENDED: Final = "lazy_itable_init=1,nodiscard"
 #: Removes the directory that mkfs leaves in the root of the image.
@@ -37,7 +38,7 @@ class NoDisks(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DiskLimits:
-    """The size of a home, and the most files and directories in it."""
+    """The size of a sandbox's home in bytes, and the most files and directories in it."""
 
     total_bytes: int
     files: int
@@ -50,20 +51,23 @@ class DiskLimits:
 
 @dataclass(frozen=True, slots=True)
 class Disks:
-    """Creates images by copying an empty one. A copy takes 1 ms, mkfs takes 20."""
+    """Creates disk images by copying an empty one, which takes 1 ms. Running mkfs for each would take 20 ms."""
 
     blank: int  # the descriptor of the empty image
 
     @classmethod
     def prepare(cls, limits: DiskLimits) -> Self:
-        """Create the empty image, and mount it once as a test. Raises NoDisks.
+        """Create the empty image, and mount it once as a test. Raises NoDisks when that fails.
 
-        Later calls in this process return the same image.
+        Later calls in this process with the same limits return the same image.
         """
         return cls(_blank(limits))
 
     def make(self, path: Path) -> "LoopDevice":
-        """Create an image at `path` and attach it. Returns its device. Raises OSError."""
+        """Create an image at `path` and attach it to a loop device. Returns the device.
+
+        Raises OSError when either fails.
+        """
         image = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             _copy(self.blank, image)
@@ -74,7 +78,7 @@ class Disks:
 
 @dataclass(frozen=True, slots=True)
 class LoopDevice:
-    """A block device over a file. The kernel removes it when it is neither open nor mounted."""
+    """A block device over a file. The kernel removes the device once no process has it open and it is not mounted."""
 
     path: str
     handle: int
@@ -111,7 +115,10 @@ class LoopDevice:
 
 @cache
 def _blank(limits: DiskLimits) -> int:
-    """Create an empty image in memory. Returns its descriptor."""
+    """Create an empty image in memory, and mount it as a test. Returns its descriptor.
+
+    Raises NoDisks when this process may not do that.
+    """
     if os.geteuid() != 0:
         raise NoDisks("only root can mount a disk")
     mkfs = shutil.which("mkfs.ext4") or shutil.which("mkfs.ext4", path="/usr/sbin:/sbin")
@@ -145,16 +152,16 @@ def _blank(limits: DiskLimits) -> int:
 
 
 def _configuration(file: int) -> bytes:
-    """Return the `struct loop_config` for this file.
+    """Return the kernel's `struct loop_config` for attaching this file.
 
-    With direct I/O the host does not cache the content a second time.
+    It asks for direct I/O, so that the host does not cache the content a second time.
     """
     info = struct.pack("=5Q4I64s64s32s2Q", *[0] * 8, _AUTOCLEAR | _DIRECT_IO, b"nightshift", b"", b"", 0, 0)
     return struct.pack("=2I", file, _BLOCK) + info + bytes(64)
 
 
 def _copy(source: int, target: int) -> None:
-    """Copy a file, and keep its holes."""
+    """Copy a file without its holes: parts without data stay unallocated in the copy."""
     at = 0
     os.ftruncate(target, os.fstat(source).st_size)
     while True:

@@ -40,12 +40,12 @@ _LEAST_ROOM = 1 / 16
 
 
 class LocalDriver:
-    """A SandboxDriver that uses bubblewrap. Several processes may share a state directory."""
+    """A SandboxDriver that uses bubblewrap on this machine. Several processes may share a state directory."""
 
     name: DriverName = "local"
 
     def __init__(self, settings: LocalSettings, egress: EgressProcess | None = None) -> None:
-        """Without `egress` no sandbox has a network."""
+        """`egress` is the egress proxy. If it is None, no sandbox has a network."""
         self._settings = settings
         self._egress = egress
         self._bwrap: Path | None = None
@@ -53,7 +53,11 @@ class LocalDriver:
         self._disks: Disks | None = None
 
     async def probe(self) -> Path:
-        """Return a bubblewrap that can start sandboxes here, after a test. Raises NoSandboxHere with a hint."""
+        """Return the path of a bubblewrap that has just started a sandbox here as a test. Later calls return the same
+        path.
+
+        Raises NoSandboxHere with a hint when none can.
+        """
         if self._bwrap is not None:
             return self._bwrap
         tried = []
@@ -76,9 +80,9 @@ class LocalDriver:
         raise launching.refusal(tried)
 
     def _new_directory(self, kind: str, metadata: Mapping[str, str]) -> SandboxDirectory:
-        """Create a sandbox's directory and its record before anything runs.
+        """Create a sandbox's directory with its record, before any process of it starts.
 
-        So `list` finds it even if this process dies.
+        So `list` finds the sandbox even if this process dies.
         """
         directory = SandboxDirectory(self._settings.state_dir / f"{kind}-{secrets.token_hex(8)}")
         directory.path.mkdir(parents=True, mode=0o700)
@@ -113,7 +117,11 @@ class LocalDriver:
         return sandbox
 
     async def _attach(self, directory: SandboxDirectory, build_id: str, network: NetworkRules | None) -> None:
-        """Make the egress proxy serve the sandbox by these rules. Raises SandboxGone and SandboxUnavailable."""
+        """Make the egress proxy serve the sandbox by the rules `network`. Does nothing without rules or without a
+        proxy.
+
+        Raises SandboxGone and SandboxUnavailable.
+        """
         if network is not None and self._egress is not None:
             await self._egress.attach(directory.id, build_id, network, partial(open_listeners, directory))
 
@@ -165,7 +173,9 @@ class LocalDriver:
             os.close(handle)
 
     def _require_room(self) -> None:
-        """Raise SandboxUnavailable when the host has too little room, because a sandbox's writes would be lost."""
+        """Raise SandboxUnavailable when the machine's disk is nearly full, because writes to a new sandbox's disk
+        could be lost.
+        """
         disk = os.statvfs(self._settings.state_dir)
         if (
             self._disks is not None
@@ -202,7 +212,7 @@ class LocalDriver:
         return SandboxDirectory(self._settings.state_dir / sandbox_id)
 
     def _records(self) -> Iterator[tuple[SandboxDirectory, SandboxInfo | None]]:
-        """Yield the directories of this owner with their records, and the directories without a record."""
+        """Yield (directory, record) for each sandbox of this owner, and (directory, None) if the record is missing."""
         for directory in _directories(self._settings.state_dir):
             record = None
             with suppress(SandboxGone):
@@ -213,7 +223,7 @@ class LocalDriver:
     async def list(self) -> list[SandboxInfo]:
         """Return the running sandboxes of this owner.
 
-        Also removes the directories of sandboxes that have ended or never got a record.
+        Also removes the directories of sandboxes that have ended, and old ones without a record.
         """
         infos = []
         for directory, record in list(self._records()):
@@ -236,7 +246,10 @@ class LocalDriver:
 
 
 class LocalChannel:
-    """The Channel of a local sandbox. Each request is one connection to the agent's Unix socket."""
+    """The Channel (see client.py) to a local sandbox.
+
+    Each request is one connection to the Unix socket of the agent program.
+    """
 
     def __init__(
         self, directory: SandboxDirectory, settings: LocalSettings, group: Group, egress: EgressProcess | None
@@ -325,7 +338,7 @@ def _directories(state_dir: Path) -> list[SandboxDirectory]:
 
 
 def close_all(state_dir: Path) -> int:
-    """End all local sandboxes and probes in this directory, of every owner. Returns how many there were."""
+    """End all local sandboxes in this state directory, of every owner, including test ones. Returns their number."""
     directories, cgroups = _directories(state_dir), Cgroups.find()
     for directory in directories:
         destroy(directory, cgroups)

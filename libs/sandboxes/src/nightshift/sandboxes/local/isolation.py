@@ -13,7 +13,10 @@ from nightshift.sandboxes.local.state import SandboxDirectory
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """The mechanisms in effect (`holds`), and the missing ones, with what is used instead (`missing`)."""
+    """The mechanisms in effect (`holds`), and the missing ones (`missing`), each as text for a person.
+
+    The text of a missing one also says what is used instead.
+    """
 
     holds: tuple[str, ...]
     missing: tuple[str, ...]
@@ -22,7 +25,8 @@ class Isolation:
 def isolation(cgroups: Cgroups, limits: SandboxLimits, *, as_root: bool | None = None) -> Isolation:
     """Find out which mechanisms are in effect.
 
-    `as_root` says whether the gateway runs as root. With None, this process is asked instead.
+    `as_root` says whether the sandbox gateway runs as root. If `as_root` is None, the function asks whether this
+    process does.
     """
     holds, missing = [], []
     if os.geteuid() == 0 if as_root is None else as_root:

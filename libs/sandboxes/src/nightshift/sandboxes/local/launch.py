@@ -53,13 +53,13 @@ _SHM, _TMP = "/dev/shm", "/tmp"  # noqa: S108 - inside
 _IN_MEMORY = {_SHM: "/mnt/shm", _TMP: "/mnt/tmp"}
 _MEMORY_FILES = 100_000
 _AGENT_AT = "/opt/nightshift/agent"
-#: The directory inside that only the agent can write. Long outputs of commands are there.
+#: The directory inside to which only the agent program can write. Long outputs of commands are there.
 OWN = "/run/nightshift"
-#: What the agent may do and commands may not: start processes as another user, and signal them.
+#: What the agent program may do and commands may not: start processes as another user, and signal them.
 _CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL")
 _BOOT = "import sys;sys.path.insert(0,'/opt/nightshift');from agent.main import main;main(sys.argv[1:])"
 
-#: When root starts a sandbox, it gets two ordinary user ids of the host: one for its agent and one for its commands.
+#: When root starts a sandbox, it gets two ordinary user ids of the host: for its agent program and for its commands.
 #: Both ranges are free in Debian's and systemd's tables, and below 65,536, the number of ids in a container.
 _COMMAND_IDS, _AGENT_IDS, _IDS = 60_600, 60_900, 280
 
@@ -78,7 +78,7 @@ _LAST = "-900"  # the kernel kills these processes last when memory runs out
 
 @dataclass(frozen=True, slots=True)
 class Ids:
-    """The user ids on the host of a sandbox's agent and of its commands, when this process is root."""
+    """The user ids on the host of a sandbox's agent program and of its commands, when this process is root."""
 
     agent: int
     commands: int
@@ -90,9 +90,10 @@ class Ids:
 
 
 def candidates(settings: LocalSettings) -> list[Path]:
-    """Return the bubblewrap programs to try.
+    """Return the paths of the bubblewrap programs to try, in order.
 
-    The system's is first, because AppArmor has a profile only for that one.
+    The system's is first, because AppArmor has a profile only for that one. If the settings name a path, returns only
+    that one.
     """
     if settings.bwrap is not None:
         return [settings.bwrap]
@@ -113,13 +114,13 @@ def start(
 ) -> None:
     """Start the sandbox's processes, and wait until they are in their cgroup.
 
-    The processes have a session of their own, so they outlive this process. Raises OSError, and SandboxUnavailable when
-    bubblewrap does not report a process in time.
+    The processes have a session of their own, so they outlive this process. Raises OSError. Raises SandboxUnavailable
+    when bubblewrap does not report a process in time.
 
-    - `listener`: the agent's socket.
-    - `log`: the descriptor of the file for the standard error.
+    - `listener`: the agent program's listening socket.
+    - `log`: the descriptor of the file for the standard error of bubblewrap and the agent program.
     - `certificate`: the certificate of the egress proxy, or None for a sandbox without a network.
-    - `disk`: the disk of the home. With None the home is a directory.
+    - `disk`: the disk of the home. If it is None, the home is a directory on the host.
     """
     status = os.open(
         directory.path / "bwrap.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
@@ -167,7 +168,11 @@ def start(
 
 
 def _enter_group(settings: LocalSettings, directory: SandboxDirectory, report: int, cgroups: Cgroups) -> None:
-    """Move process 1 into its cgroup, while it has no children yet because it has not started the agent."""
+    """Wait until bubblewrap reports the sandbox's process 1 on the descriptor `report`, and move it into its cgroup.
+
+    Process 1 has no children yet, because the agent program has not started. Raises SandboxUnavailable when no report
+    arrives in time.
+    """
     with os.fdopen(report, "rb", buffering=0) as pipe:
         said = b""
         while not said.rstrip().endswith(b"}"):
@@ -186,7 +191,11 @@ def _enter_group(settings: LocalSettings, directory: SandboxDirectory, report: i
 
 
 def _filter(opened: list[int], *, memfd: bool) -> list[str]:
-    """Return bubblewrap's option for the system call filter. Adds the descriptor of the filter's file to `opened`."""
+    """Return bubblewrap's options for the system call filter. Adds the descriptor of the filter's file to `opened`.
+
+    Returns no options for a machine type without a filter. If `memfd` is False, the filter also forbids commands to
+    create files in memory.
+    """
     if not seccomp.supported(platform.machine()):
         return []
     opened.append(_memory("seccomp", seccomp.program(platform.machine(), memfd=memfd)))
@@ -194,7 +203,11 @@ def _filter(opened: list[int], *, memfd: bool) -> list[str]:
 
 
 def _user_namespace(ids: Ids) -> int:
-    """Create a user namespace with two ids, 0 for the agent and 1000 for the commands. Returns an open descriptor."""
+    """Create a user namespace with two user ids: 0 for the agent program and 1000 for commands. Returns an open
+    descriptor of it.
+
+    `ids` are the ids on the host to which they are mapped.
+    """
     with subprocess.Popen(
         ["unshare", "--user", "sh", "-c", "echo; read _"],
         stdin=subprocess.PIPE,
@@ -221,21 +234,24 @@ def _bind(source: Path, target: str) -> str:
 
 
 def _disk(disk: LoopDevice, target: str, ids: Ids) -> str:
-    """Return a line of fstab(5) that mounts a home's disk. The agent's group may use the reserved blocks."""
+    """Return a line of fstab(5) that mounts the home's disk at `target`.
+
+    Only the agent program's group may use the reserved blocks.
+    """
     return f"{disk.path} {target} ext4 {MOUNT_OPTIONS},resgid={ids.agent},X-mount.mkdir 0 0"
 
 
 def _tmpfs(limits: SandboxLimits, ids: Ids) -> list[str]:
-    """Return lines of fstab(5) for both filesystems in memory. Only root can limit how many files they hold."""
+    """Return lines of fstab(5) that mount /tmp and /dev/shm in memory, with limits for their bytes and files."""
     bounds = f"size={limits.tmpfs_bytes},nr_inodes={_MEMORY_FILES}"
     options = f"mode=1777,uid={ids.agent},gid={ids.agent},{bounds},nosuid,nodev,X-mount.mkdir"
     return [f"none {target} tmpfs {options} 0 0" for target in _IN_MEMORY.values()]
 
 
 def _bwrap_dir(bwrap: Path) -> Path:
-    """Return the directory to mount for bubblewrap.
+    """Return the directory that a sandbox must see for bubblewrap to run.
 
-    For the wheel's bubblewrap it includes the libraries of the wheel.
+    For the bubblewrap of the Python wheel it includes the wheel's libraries.
     """
     return bwrap.resolve().parents[2] if bwrap.is_relative_to(_wheel_dir()) else bwrap.resolve().parent
 
@@ -275,11 +291,11 @@ def _isolation(as_root: bool, network: Mapping[str, str]) -> list[str]:
 def _view(
     settings: LocalSettings, sources: Sequence[str], files: Mapping[str, int], *, as_root: bool
 ) -> list[str]:
-    """Return bubblewrap's options for the mounts.
+    """Return bubblewrap's options for the mounts. `as_root` says whether this process is root.
 
-    Commands see the system read-only, and a /proc, /dev and /tmp of their own. The home is the only other place that
-    they can write. `sources` are the paths of the home, of the agent's own directory, of Python and of the agent's
-    code. `files` maps names in /etc to descriptors.
+    Commands see the system read-only, and a /proc, /dev and /tmp of their own. Besides these they can write only to the
+    home. `sources` are the paths of the home, of the agent program's own directory, of Python and of the agent
+    program's code. `files` maps names in /etc to descriptors of their content.
     """
     home, own, python, agent_dir = sources
     binds: list[tuple[str, str, str]] = [("--ro-bind", "/usr", "/usr")]
@@ -321,7 +337,7 @@ def _in_memory(target: str, settings: LocalSettings, *, as_root: bool) -> list[s
 
 
 def _parents(targets: Iterable[str]) -> list[str]:
-    """Return options that create the directories above the mounts. Every user inside may enter them."""
+    """Return bubblewrap's options that create the directories above the mount points, open to every user."""
     above = {parent for target in targets for parent in Path(target).parents if parent != Path("/")}
     return [word for path in sorted(above) for word in ("--perms", "0755", "--dir", str(path))]
 
@@ -335,7 +351,9 @@ def _memory(name: str, content: bytes) -> int:
 
 
 def compile_agent() -> None:
-    """Compile the agent's modules here, because inside a sandbox the compiled modules could not be stored."""
+    """Compile the agent program's Python modules on the host, because inside a sandbox the compiled modules could not
+    be stored.
+    """
     compileall.compile_dir(str(_agent_dir()), quiet=2)
 
 

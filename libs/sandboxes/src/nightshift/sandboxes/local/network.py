@@ -1,4 +1,4 @@
-"""The network of a local sandbox: the proxy's listeners, and the variables that point programs to the egress proxy."""
+"""The network of a local sandbox: its listening sockets, and the variables that point programs to the egress proxy."""
 
 import os
 import socket
@@ -35,7 +35,7 @@ _WITHOUT: Final = {"npm_config_fetch_retries": "0", "PIP_RETRIES": "0"}
 
 
 def variables(*, connected: bool) -> Mapping[str, str]:
-    """Return the environment variables of a sandbox with or without a network."""
+    """Return the environment variables of a sandbox's commands. If `connected`, they name the egress proxy."""
     if not connected:
         return _WITHOUT
     proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), _PROXY)
@@ -51,7 +51,10 @@ def variables(*, connected: bool) -> Mapping[str, str]:
 
 
 def files(certificate: Path | None) -> Mapping[str, bytes]:
-    """Return the files for a sandbox's /etc by name. `certificate` is the proxy's, or None without a network."""
+    """Return the files to add to a sandbox's /etc, by name: certificates and proxy settings. Empty without a network.
+
+    `certificate` is the egress proxy's certificate, or None without a network.
+    """
     if certificate is None:
         return {}
     fetch = (Path(__file__).parent / "fetch_proxy.cjs").read_bytes()
@@ -59,7 +62,7 @@ def files(certificate: Path | None) -> Mapping[str, bytes]:
 
 
 def bundle(certificate: Path) -> bytes:
-    """Return in PEM the certificates that programs in sandboxes trust: the host's, and `certificate`."""
+    """Return the certificates that programs in sandboxes trust, in PEM: those of the host, and `certificate`."""
     system = b""
     found = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
     for path in (found, "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"):
@@ -70,9 +73,10 @@ def bundle(certificate: Path) -> bytes:
 
 
 def open_listeners(directory: SandboxDirectory) -> list[int]:
-    """Return a pidfd of the sandbox's first process and its listeners. The caller closes them.
+    """Return descriptors for the egress proxy: a pidfd of the sandbox's first process, then its listening sockets.
 
-    Raises SandboxGone when the sandbox has ended, and SandboxUnavailable when it has no listener.
+    The caller closes them. Raises SandboxGone when the sandbox has ended, and SandboxUnavailable when it passes no
+    socket.
     """
     fds: list[int] = []
     try:
@@ -93,7 +97,7 @@ def open_listeners(directory: SandboxDirectory) -> list[int]:
 
 
 def _passed(directory: SandboxDirectory) -> list[int]:
-    """Ask the agent for the descriptors of its listeners."""
+    """Ask the agent program for its listening sockets. Returns their descriptors."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(10)
         handle = os.open(directory.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

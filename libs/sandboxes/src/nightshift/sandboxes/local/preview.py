@@ -1,8 +1,8 @@
-"""Previews of ports inside a sandbox.
+"""Previews: addresses on the host for ports inside a sandbox.
 
-Each sandbox has one process that listens on the host and forwards to these ports. The process listens on the host's
-loopback interface. It starts when a port inside answers for the first time. It outlives the gateway and ends with its
-sandbox. No socket of the host's network ever gets into the sandbox.
+Each sandbox has one preview process, which listens on the host's loopback interface and forwards connections to these
+ports. It starts with the first preview. It outlives the sandbox gateway and ends with its sandbox. No socket of the
+host's network ever gets into the sandbox.
 """
 
 import asyncio
@@ -28,7 +28,8 @@ _SERVER = Path(__file__).with_name("preview_server.py")
 
 
 async def open_preview(directory: SandboxDirectory, host: str, port: int) -> str:
-    """Return the address of the port. It stays the same while the sandbox lives and is asked for from the same network.
+    """Return the address of the port. The address stays the same as long as the sandbox runs and the preview process is
+    reachable.
 
     Raises PortRefused when nothing inside listens on the port, or when too many ports are open.
     """
@@ -46,9 +47,9 @@ async def open_preview(directory: SandboxDirectory, host: str, port: int) -> str
 
 
 def _ask(directory: SandboxDirectory, host: str, port: int) -> dict[str, Any]:
-    """Ask the sandbox's preview process for the host's port that forwards to `port`.
+    """Ask the sandbox's preview process for the host's port that forwards to `port`. Starts the process if necessary.
 
-    Starts the process if necessary.
+    Replaces a process that is in another network namespace, because callers here could not reach it.
     """
     with _locked(directory):
         process = _process(directory)
@@ -62,7 +63,11 @@ def _ask(directory: SandboxDirectory, host: str, port: int) -> dict[str, Any]:
 
 @contextmanager
 def _locked(directory: SandboxDirectory) -> Iterator[None]:
-    """Hold a lock, so that only one gateway starts the process."""
+    """Hold the sandbox's preview lock within the block. Waits while another process holds it.
+
+    So two processes of the sandbox gateway never start two preview processes for one sandbox. Raises SandboxGone when
+    the sandbox has ended.
+    """
     try:
         handle = os.open(directory.path / "previews.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:
@@ -113,7 +118,7 @@ def _process(directory: SandboxDirectory) -> HostProcess | None:
 
 
 def visited_at(directory: SandboxDirectory) -> datetime | None:
-    """Return when a preview was last visited, or started. None when the sandbox has no preview."""
+    """Return when a preview was last visited, or when the first one was opened. None if the sandbox has no preview."""
     try:
         return datetime.fromtimestamp((directory.path / "previews.json").stat().st_mtime, UTC)
     except OSError:

@@ -1,7 +1,8 @@
 """The process behind the previews of one sandbox. It uses only the standard library, so that it stays small.
 
 Arguments: DIRECTORY HOST PID NAMESPACE READY-FD. It listens on `previews.sock` in the sandbox's directory for lines
-`{"port": n}`. It answers `{"listen": m}`, the port on the host that forwards to port n inside, or `{"error": text}`.
+`{"port": n}`. It answers `{"listen": m}`, where m is the port on the host that forwards to the sandbox's port n, or
+`{"error": text}`.
 """
 
 import asyncio
@@ -21,18 +22,22 @@ class Previews:
         self._servers: dict[int, asyncio.Server] = {}
 
     def path(self, name: str) -> str:
-        """Return a path through the open directory, because the path of a socket has at most 107 bytes."""
+        """Return a short path of a file in the sandbox's directory, because the path of a socket may have at most 107
+        bytes.
+        """
         return f"/proc/self/fd/{self._directory}/{name}"
 
     def record(self) -> None:
-        """Write down the pid and the start time of this process. A gateway recognizes the process by both."""
+        """Write the pid and the start time of this process to `previews.json`. The sandbox gateway recognizes the
+        process by both.
+        """
         with open("/proc/self/stat", encoding="latin-1") as file:
             started = int(file.read().rpartition(")")[2].split()[19])
         with open(self.path("previews.json"), "w", encoding="utf-8") as record:
             json.dump({"pid": os.getpid(), "started": started}, record)
 
     async def control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer a line from the gateway."""
+        """Answer one request of the sandbox gateway: open a port."""
         with suppress(OSError, ValueError, KeyError):
             port = int(json.loads(await reader.readline())["port"])
             writer.write(json.dumps(await self._open(port)).encode() + b"\n")
@@ -71,7 +76,11 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def main(directory: str, host: str, pid: int, namespace: int, ready: int) -> None:
-    """Serve until process 1 of the sandbox ends."""
+    """Serve previews until process 1 of the sandbox, `pid`, ends. Writes one byte to the descriptor `ready` once it
+    listens.
+
+    Returns at once when `pid` is now another process, which has another pid namespace than `namespace`.
+    """
     process = os.pidfd_open(pid)
     if os.stat(f"/proc/{pid}/ns/pid").st_ino != namespace:
         return

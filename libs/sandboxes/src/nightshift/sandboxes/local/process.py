@@ -1,4 +1,4 @@
-"""Identifies processes on the host by what the kernel says about them. It never reads memory of these processes."""
+"""Identifies processes on the host by what the kernel says about them, without reading their memory."""
 
 import os
 import signal
@@ -41,7 +41,10 @@ class FirstProcess:
 
 @dataclass(frozen=True, slots=True)
 class HostProcess:
-    """A process of Nightshift on the host: its pid, and its start time in clock ticks since the boot."""
+    """A process of Nightshift on the host: its pid, and its start time in clock ticks since the boot.
+
+    The start time distinguishes it from a later process with the same pid.
+    """
 
     pid: int
     started: int

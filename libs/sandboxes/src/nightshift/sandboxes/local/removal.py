@@ -1,4 +1,6 @@
-"""Removes a directory tree of hostile code, of any depth and with any permissions, without following links."""
+"""Removes a directory tree of any depth and with any permissions, which hostile code may have made. Follows no
+links.
+"""
 
 import os
 import secrets
@@ -11,7 +13,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove_tree(path: Path) -> None:
-    """Remove the directory with its content. Does nothing when it does not exist. Leaves what cannot be removed.
+    """Remove the directory with its content. Does nothing when it does not exist. Leaves files that cannot be removed.
 
     Moves deep directories up into the top directory before it empties them. So neither the number of open descriptors
     nor the length of a path grows with the depth.
@@ -46,7 +48,10 @@ def _empty(top: int) -> None:
 
 
 def _open_up(name: str, top: int) -> Iterator[tuple[int, str]]:
-    """Yield each name in a directory, with a handle of the directory. First gives the directory's owner access."""
+    """Open the directory `name` in `top`, after giving its owner access. Yields (handle, entry) for each entry in it.
+
+    Yields nothing when it cannot be opened.
+    """
     with suppress(OSError):
         os.chmod(name, 0o700, dir_fd=top)
     try:

@@ -80,10 +80,10 @@ def supported(machine: str) -> bool:
 
 
 def program(machine: str, *, memfd: bool = True) -> bytes:
-    """Return the filter for `platform.machine()`, as an array of struct sock_filter.
+    """Return the filter for `platform.machine()`, as an array of struct sock_filter. Raises KeyError for another
+    machine.
 
-    Raises KeyError for another machine. With `memfd` False the filter refuses files in memory. That is for machines
-    where no cgroup counts their memory.
+    Unless `memfd`, the filter refuses files in memory: for machines where no cgroup limits their memory.
     """
     column = 0 if machine == "x86_64" else 1
     allowed = len(_SOCKET_FAMILIES)

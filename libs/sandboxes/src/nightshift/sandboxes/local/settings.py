@@ -1,4 +1,4 @@
-"""The limits of local sandboxes, and the parts of the host that sandboxes see."""
+"""The settings of local sandboxes: their limits, and the parts of the host that they see."""
 
 import os
 import sys
@@ -33,11 +33,16 @@ class SandboxLimits:
 
     @property
     def tmpfs_bytes(self) -> int:
-        """The size of /tmp, and also of /dev/shm. Both are in memory, and together they leave at least half of it."""
+        """The size limit of /tmp, and the same for /dev/shm. Both use memory: together at most half of
+        `memory_bytes`.
+        """
         return min(self.tmp_bytes, self.memory_bytes // 4)
 
     def group(self) -> GroupLimits:
-        """Return the limits of the cgroup. The agent's own processes count there too."""
+        """Return the limits for the cgroup.
+
+        They include room for the agent program's own processes, which are in it, too.
+        """
         return GroupLimits(self.memory_bytes, self.processes + _AGENT_PROCESSES, self.cpus)
 
     def disk(self) -> DiskLimits:
@@ -71,7 +76,7 @@ class LocalSettings:
 
 
 def python_home() -> Path:
-    """Return the directory where the running Python is installed, outside any virtual environment."""
+    """Return the directory where the running Python is installed, not that of a virtual environment."""
     return Path(sys.base_prefix)
 
 

@@ -1,15 +1,15 @@
-"""The directory of a local sandbox on the host. Any gateway finds the sandbox again from it.
+"""The directory of a local sandbox on the host. From it any process of the sandbox gateway finds the sandbox again.
 
-<state dir>/<sandbox id>/   starting.json its metadata, written before anything runs
+<state dir>/<sandbox id>/   starting.json its metadata, written before any process starts
                             sandbox.json  the same file, renamed when the sandbox is ready
                             bwrap.json    process 1 and its namespaces, as bubblewrap reports them
-                            agent.sock    the agent's socket, which commands in the sandbox cannot see
+                            agent.sock    the agent program's socket, which commands in the sandbox cannot see
                             home.ext4     the disk that is the sandbox's /home/user, where disks can be mounted
                             home/         the sandbox's /home/user elsewhere
-                            own/          what only the agent can write inside: /run/nightshift
-                            previews.json the process that serves previews, and its ports on the host
+                            own/          the directory for the agent program alone: /run/nightshift in the sandbox
+                            previews.json the preview process: its pid and start time; visits touch the file
                             paused        exists while the sandbox is paused
-                            log           the standard error of bubblewrap and the agent
+                            log           the standard error of bubblewrap and the agent program
 """
 
 import asyncio
@@ -50,7 +50,7 @@ class SandboxDirectory:
 
     @property
     def own(self) -> Path:
-        """The directory that only the agent can write. Inside the sandbox it is /run/nightshift."""
+        """The directory to which only the agent program can write. Inside the sandbox it is /run/nightshift."""
         return self.path / "own"
 
     @property
@@ -60,11 +60,11 @@ class SandboxDirectory:
 
     @property
     def ready(self) -> bool:
-        """True when the sandbox has started completely."""
+        """Whether the sandbox has started completely."""
         return (self.path / _READY).exists()
 
     def age_s(self) -> float:
-        """Return for how many seconds nothing was created or removed in the directory, or 0 when the directory is
+        """Return the seconds since an entry was last created or removed in the directory, or 0 when the directory is
         gone.
         """
         try:
@@ -94,7 +94,7 @@ class SandboxDirectory:
         raise SandboxGone(f"no sandbox {self.id} on this machine")
 
     def first(self) -> FirstProcess | None:
-        """Return process 1 of the sandbox, or None as long as bubblewrap has not reported it."""
+        """Return process 1 of the sandbox, or None when bubblewrap has not reported it."""
         with suppress(OSError, ValueError, KeyError):
             for line in (self.path / "bwrap.json").read_text(encoding="utf-8").splitlines():
                 report = json.loads(line)
@@ -104,7 +104,7 @@ class SandboxDirectory:
 
     @property
     def runs(self) -> bool:
-        """True while process 1 of the sandbox runs, and so the sandbox itself."""
+        """Whether the sandbox runs, which is so as long as its process 1 runs."""
         first = self.first()
         return first is not None and first.runs()
 
@@ -114,7 +114,10 @@ class SandboxDirectory:
         return ""
 
     async def dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to the agent. Raises SandboxGone when the agent does not listen any more."""
+        """Connect to the socket of the agent program.
+
+        Raises SandboxGone when the sandbox has ended, and SandboxUnavailable for other errors.
+        """
         try:
             handle = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -131,7 +134,7 @@ class SandboxDirectory:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write the file atomically."""
+    """Write `value` to the file as JSON, atomically."""
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     new.write_text(json.dumps(value), encoding="utf-8")
     new.rename(path)

@@ -1,4 +1,4 @@
-"""Finds the snapshot with a build's files at a version of its log. Pure."""
+"""Finds the snapshot that has a build's files as they were at a version of its stream. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,10 @@ from nightshift.eventlog.port import RecordedEvent
 
 @dataclass(frozen=True, slots=True)
 class ChosenSnapshot:
-    """A snapshot. `exact`: no tool call that may write lies between the snapshot and the requested version."""
+    """A snapshot for a requested version.
+
+    `exact`: its files are those of that version, because no tool call between the two may have written.
+    """
 
     key: str
     at_version: int
@@ -28,9 +31,9 @@ def writes(fact: ToolCallRequested) -> bool:
 
 
 def snapshot_at(events: Sequence[RecordedEvent], version: int) -> ChosenSnapshot | None:
-    """Return the snapshot with the files at this version, or else the newest one before it. None when there is none.
+    """Return the snapshot with the files at this version. If there is none, returns the newest one before it.
 
-    `events` are the events of the build, from version 1.
+    Returns None when there is no earlier one either. `events` are the events of the build, from version 1.
     """
     found: list[tuple[str, int, bool]] = []
     for event in events:

@@ -1,4 +1,4 @@
-"""Saves the workspace of a sandbox in a store, as the workspace was at a checkpoint."""
+"""Saves the workspace of a sandbox in the object store, as the workspace was at a checkpoint."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,7 @@ _DELTA_PART, _DELTA_PATHS = 0.2, 200
 
 
 class TreeMoved(Transient):
-    """The tree changed at every attempt to read it. A later attempt, when nothing writes, may succeed."""
+    """Files changed during every attempt to read the workspace. A later attempt may succeed, when no process writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,10 @@ async def capture(
     exact: bool = False,
     fresh: bool = False,
 ) -> Captured:
-    """Save the tree of the checkpoint `at_version`.
+    """Save the tree of the checkpoint `at_version`. `reason` becomes part of the snapshot's key.
 
-    The caller calls `stored` of the sandbox once the snapshot is recorded in the log. With `exact`, the stored tree
-    existed at one moment, or TreeMoved is raised. With `fresh` or `exact`, every file is read. Raises TreeMoved,
+    The caller must call `stored` of the sandbox once the snapshot is recorded in the log. If `exact`, the stored tree
+    existed at one moment, otherwise TreeMoved is raised. If `fresh` or `exact`, every file is read. Raises TreeMoved,
     HostileTree, UploadTookTooLong and SandboxGone.
     """
     rules = await read_rules(sandbox, exclude)
@@ -105,8 +105,8 @@ class _Capture:
     """One attempt to save the workspace.
 
     - `tree`: the entries by path.
-    - `changed`: the paths in which the tree differs from the known manifest of format 2. None when there is no such
-      manifest, so that the new manifest is stored whole.
+    - `changed`: the paths in which the tree differs from the newest manifest with a whole tree. None when no such
+      manifest is known, so that the new manifest must contain the whole tree.
     """
 
     sandbox: Sandbox
@@ -121,9 +121,9 @@ class _Capture:
     sent: int = 0
 
     async def apply(self, stage: Stage, known: KnownTree | None) -> None:
-        """Apply the stage to the known tree.
+        """Set `tree` to the tree of the stage: apply its differences to the known tree.
 
-        When the difference does not suffice, ask the sandbox for the whole tree.
+        Asks the sandbox for the whole tree when the difference does not suffice or is too large.
         """
         if stage.base is not None and known is not None:
             if not known.skipped and not self.store.is_doomed(known.whole):
@@ -148,8 +148,8 @@ class _Capture:
     async def upload(self) -> None:
         """Store the contents that are not stored yet.
 
-        When a file's content does not have the listed digest, the file is read a second time. Then its content is taken
-        as it is.
+        A file whose content does not have the listed digest is read a second time. Then its content is stored as it
+        is, and the file counts as torn.
         """
         upload = self.store.begin_upload()
         try:
@@ -190,7 +190,7 @@ class _Capture:
         self.torn.add(path)
 
     def _unknown(self) -> set[str]:
-        """Return the files of the new manifest whose content may not be stored yet."""
+        """Return the paths of the files for the new manifest whose content may not be stored yet."""
         files = self.tree.values() if self.changed is None else self._entries(self.changed)
         return {
             entry.path
@@ -205,7 +205,7 @@ class _Capture:
     async def write(self, known: KnownTree | None) -> tuple[KnownTree, int]:
         """Write the manifest, unless the tree equals the known one.
 
-        Returns the tree in the manifest, and the bytes sent.
+        Returns the tree that the manifest contains, and the number of bytes sent.
         """
         if known is not None and self.changed is None and self._same(known):
             return await off_loop(replace, known, mark=self.at_version), 0
@@ -241,9 +241,9 @@ def _applied(known: Mapping[str, Entry], changed: Iterable[Entry], gone: Iterabl
 
 
 def _linked(tree: Mapping[str, Entry], skipped: dict[str, str]) -> dict[str, Entry]:
-    """Return the entries, with each hard link like its first file was read.
+    """Return the entries. A hard link gets the digest and the size with which its first file was read.
 
-    Leaves out the links to a file that is gone.
+    Leaves out the links to a file that is gone, and adds them to `skipped`.
     """
     entries = dict[str, Entry]()
     for path, entry in tree.items():

@@ -20,10 +20,10 @@ _SPOOL_BYTES = 64 * 1024**2
 
 
 async def checkout(store: SnapshotStore, manifest: Manifest, folder: Path) -> Mapping[str, str]:
-    """Create the snapshot's files below the empty `folder`.
+    """Create the snapshot's files below the empty `folder`. Never writes outside it, and follows no symlink of the
+    snapshot.
 
-    Returns the paths that could not be created, with the reasons. Never follows a symlink of the snapshot, and writes
-    nothing outside the folder.
+    Returns the paths that the snapshot lacks or that could not be created, with the reasons.
     """
     wanted = contents(store, manifest, compare((), manifest.entries))
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
@@ -45,7 +45,7 @@ async def _write(parts: AsyncIterator[bytes], spool: IO[bytes]) -> None:
 
 
 async def contents_of(store: SnapshotStore, manifest: Manifest, paths: set[str]) -> dict[str, bytes | None]:
-    """Return the contents of these small files of a snapshot. A missing or corrupt content is None."""
+    """Return the contents of the small files among `paths` in a snapshot. A missing or corrupt content is None."""
     entries = [
         entry for entry in manifest.entries if entry.path in paths and entry.digest not in manifest.pieces
     ]

@@ -61,16 +61,16 @@ def _touched(there: Entry, wanted: Entry) -> bool:
 
 
 def difference(there: Entry, wanted: Entry) -> str:
-    """Say for a person how a touched entry differs from the wanted one."""
+    """Say for a person how an entry differs from the wanted one in mode, hard link or modification time."""
     if there.mode != wanted.mode:
         return f"has the mode {there.mode:o} and not {wanted.mode:o}"
     return "is no hard link" if there.link != wanted.link else "has another modification time"
 
 
 def must_go(plan: HealPlan, present: Sequence[Entry]) -> tuple[str, ...]:
-    """Return the paths to remove first: extra entries, and entries of the wrong kind.
+    """Return the paths to remove before entries are written: extra entries, and entries of the wrong kind.
 
-    Leaves out entries that disappear anyway because a directory above them is removed.
+    Leaves out entries below a directory that is removed itself.
     """
     kinds = {entry.path: entry.kind for entry in present}
     going = {entry.path for entry in plan.extra}

@@ -24,10 +24,10 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A manifest in its stored form.
+    """A manifest in its stored form: whole, or as a difference from another manifest.
 
-    `own` has the entries and blobs that are stored in it. `base` is the key of the manifest that it is a difference
-    from, or None. `gone` are the paths of the base that this manifest has not.
+    `own` has the entries and blobs in this object itself. `base` is the key of the other manifest, or None for a whole
+    one. `gone` are the paths of the base that this manifest has not.
     """
 
     own: Manifest
@@ -35,7 +35,7 @@ class Delta:
     gone: tuple[str, ...] = ()
 
     def onto(self, base: Manifest, limits: TreeLimits) -> Manifest:
-        """Return the whole manifest. Raises HostileTree when the whole manifest breaks a rule."""
+        """Return the whole manifest: `base` with this difference applied. Raises HostileTree when it breaks a rule."""
         removed = set(self.gone)
         entries = {entry.path: entry for entry in base.entries if entry.path not in removed}
         entries.update((entry.path, entry) for entry in self.own.entries)
@@ -52,8 +52,8 @@ class Delta:
 def dump(manifest: Manifest, *, base: str | None = None, gone: Sequence[str] = ()) -> bytes:
     """Encode a manifest as lines of canonical JSON, so that equal manifests have equal bytes.
 
-    With `base`, `manifest` has only the differences from the manifest with that key. `gone` are the paths of the base
-    that it has not.
+    If `base` is a manifest's key, `manifest` has only the differences from that manifest. `gone` are the paths of the
+    base to remove.
     """
     return b"".join(_lines(manifest, base, gone))
 

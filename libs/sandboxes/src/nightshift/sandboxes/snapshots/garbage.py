@@ -1,8 +1,8 @@
 """Deletes objects that no snapshot needs any more, in two phases, while uploads may reuse the same objects.
 
 - Mark: an object to which no kept manifest refers is doomed. Uploads that begin from now on do not reuse it.
-- Delete: after a wait longer than any upload, a doomed object is deleted, unless an upload has referred to it
-  meanwhile. Then it is no longer doomed.
+- Delete: after a wait longer than any upload, a doomed object is deleted. It is spared, and no longer doomed, when an
+  upload has referred to it meanwhile.
 
 A pack with few used blobs is rewritten: the used blobs are copied to a new pack, and the old pack is doomed. Manifests
 are not changed. A reader that finds a pack missing finds its blobs through the indexes.
@@ -31,12 +31,15 @@ _STATES = 4
 
 
 class Beaten(Exception):
-    """Another collection of the same project wrote its state first."""
+    """Another garbage collection of the same project wrote its state first, so this one stops."""
 
 
 @dataclass(slots=True)
 class Collected:
-    """What a collection did, or would do. The objects in `doomed` wait for their deletion."""
+    """The keys of objects that a collection changed, or would change in a dry run.
+
+    Objects in `doomed` wait for their deletion. Objects in `spared` were doomed, and are needed again.
+    """
 
     deleted: list[str] = field(default_factory=list)
     doomed: list[str] = field(default_factory=list)
@@ -47,7 +50,10 @@ class Collected:
 
 @dataclass(slots=True)
 class _Found:
-    """The objects of a project. `packs` has the index of each pack, and `sizes` the bytes of each object, by key."""
+    """The objects of a project. `packs` has the index of each pack, and `sizes` the bytes of each object, by key.
+
+    `partial` are the packs without a readable index.
+    """
 
     manifests: dict[str, encoding.Delta] = field(default_factory=dict)
     packs: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
@@ -60,7 +66,7 @@ class _Found:
 class Collector:
     """Collects the garbage of one project.
 
-    `keep` returns True for the key of a manifest to keep. `clock` returns seconds since 1970.
+    `keep` returns whether to keep the manifest with this key. `clock` returns seconds since 1970.
     """
 
     objects: ObjectStore
@@ -70,7 +76,7 @@ class Collector:
     clock: Callable[[], float] = time.time
 
     async def collect(self, *, dry_run: bool = False) -> Collected:
-        """Do both phases once. With `dry_run`, only report what they would do.
+        """Do both phases once. If `dry_run`, only reports what they would do.
 
         Raises Beaten when another collection runs, and HostileTree when a manifest is broken.
         """
@@ -101,9 +107,9 @@ class Collector:
         return done
 
     async def _list(self, prefix: str) -> _Found:
-        """List the project's objects, manifests last.
+        """List the project's objects, the packs before the manifests.
 
-        So a manifest written meanwhile refers only to packs that were listed or are young.
+        So a manifest that is written meanwhile refers only to packs that were listed, or to new ones.
         """
         found = _Found()
         async for one in self.objects.list(f"{prefix}/packs/"):
@@ -129,7 +135,10 @@ class Collector:
     async def _due(
         self, found: _Found, kept: set[str], before: Mapping[str, float], now: float, done: Collected
     ) -> set[str]:
-        """Return the objects that were doomed long ago and still not needed. Notes in `done` which are needed again."""
+        """Return the objects to delete: doomed for at least `wait_s` seconds, and still not needed.
+
+        Adds doomed objects that are needed again to `done.spared`.
+        """
         used = _used(found, kept, without=set(before))
         unused = set(self._unused(found, kept, used))
         gone = set()
@@ -153,7 +162,10 @@ class Collector:
         now: float,
         done: Collected,
     ) -> None:
-        """Copy the used blobs of packs with few used blobs to new packs, and doom the old packs."""
+        """Copy the used blobs of packs with few used blobs to new packs.
+
+        Adds the old packs to the doomed objects `after`, doomed at the time `now`, and to `done.rewritten`.
+        """
         pack, moved = Pack(), list[str]()
         store = SnapshotStore(self.objects, self.key)
         for key, index in found.packs.items():
@@ -174,7 +186,9 @@ class Collector:
         done.rewritten += moved
 
     async def _delete(self, prefix: str, number: int, gone: set[str]) -> None:
-        """Delete indexes before their packs, so that nobody finds a pack that is about to disappear."""
+        """Delete the objects `gone`, and old states of the record. Deletes an index before its pack, so that no reader
+        finds a missing pack.
+        """
         packs = [key for key in gone if key.endswith(".pack")]
         for key in [*(key.removesuffix(".pack") + ".index" for key in packs), *sorted(gone)]:
             await self.objects.delete(key)
@@ -184,9 +198,9 @@ class Collector:
 
 
 def _used(found: _Found, kept: Iterable[str], *, without: set[str]) -> dict[str, set[str]]:
-    """Return for each pack the blobs that kept manifests need from this pack.
+    """Return for each pack the blobs that kept manifests need from it.
 
-    When a pack outside `without` has the same blob too, the blob is needed only from that pack.
+    When a pack in `without` and another pack have the same blob, the blob counts only for the other pack.
     """
     where: dict[str, str] = {}
     for pack, index in found.packs.items():

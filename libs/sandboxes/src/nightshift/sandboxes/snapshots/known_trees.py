@@ -14,8 +14,8 @@ _ENTRIES = 150_000
 class KnownTree:
     """The tree of a stored snapshot.
 
-    - `mark`: the version by which the sandbox knows this tree.
-    - `whole`: the key of a manifest of format 2, which contains a whole tree.
+    - `mark`: the version of the checkpoint, by which the sandbox knows this tree.
+    - `whole`: the key of a manifest that contains a whole tree, not a difference.
     - `changed`: the paths that were added, changed or removed since that manifest.
     """
 
@@ -36,13 +36,15 @@ class KnownTree:
 
 
 class KnownTrees:
-    """The known trees by build. The trees used last are kept, up to a number of entries."""
+    """The tree of each build's newest snapshot. Beyond a total number of entries, forgets the trees used least
+    recently.
+    """
 
     def __init__(self) -> None:
         self._trees: OrderedDict[str, KnownTree] = OrderedDict()
 
     def of(self, build_id: str, sandbox_id: str) -> KnownTree | None:
-        """Return the tree of the build's newest snapshot, or None when that snapshot is not of this sandbox."""
+        """Return the tree of the build's newest snapshot. None when it is unknown or comes from another sandbox."""
         known = self._trees.get(build_id)
         return known if known is not None and known.sandbox_id == sandbox_id else None
 

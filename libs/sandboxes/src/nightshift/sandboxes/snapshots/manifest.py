@@ -1,4 +1,4 @@
-"""The manifest, which is the list of a workspace's entries, with its rules and its digest. Pure."""
+"""The manifest of a snapshot: the list of a workspace's entries, with its rules and its digest. Pure."""
 
 import hashlib
 import hmac
@@ -20,7 +20,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class TreeLimits:
-    """The limits of a workspace. Bytes are counted before compression."""
+    """The limits of a workspace in a snapshot. Bytes are counted before compression."""
 
     entries: int = 200_000
     total_bytes: int = 32 * 1024**3
@@ -56,7 +56,9 @@ class Manifest:
 
     @property
     def tree_digest(self) -> str:
-        """`sha256:<hex>` over the entries alone. So the digest does not depend on where the blobs are."""
+        """`sha256:<hex>` over the entries alone. So equal trees have equal digests, wherever their contents are
+        stored.
+        """
         return tree_digest(self.entries)
 
     @property
@@ -70,7 +72,9 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class ProjectKey:
-    """Turns the SHA-256 of a content into a digest for this project. Other projects cannot compute the same digest."""
+    """Turns the SHA-256 of a content into a digest for one project. Other projects cannot compute it without the
+    key.
+    """
 
     project_id: str
     key: bytes
@@ -99,9 +103,9 @@ class Listing:
 
 
 def storable(listed: Iterable[Entry], key: ProjectKey, limits: TreeLimits | None = None) -> Listing:
-    """Turn a sandbox's listing into entries of a manifest with keyed digests.
+    """Turn a sandbox's listing into entries of a manifest. Their digests are those of the project's key.
 
-    Leaves out entries that cannot be exported or that exceed a limit.
+    Leaves out entries that cannot be exported or that exceed a limit, and returns them as `skipped`.
     """
     limits, total = limits or TreeLimits(), 0
     entries: dict[str, Entry] = {}
@@ -142,7 +146,7 @@ def _excess(entry: Entry, limits: TreeLimits) -> str | None:
 
 
 def tree_digest(entries: Sequence[Entry]) -> str:
-    """Return `sha256:<hex>` over the JSON list of the entries' rows."""
+    """Return `sha256:<hex>` over the JSON list of the entries in the form of `row`."""
     digest = hashlib.sha256(b"[")
     for start in range(0, len(entries), _ROWS):
         rows = [row(entry) for entry in entries[start : start + _ROWS]]
@@ -153,7 +157,10 @@ def tree_digest(entries: Sequence[Entry]) -> str:
 
 
 def row(entry: Entry) -> list[Any]:
-    """Return an entry without its times and links. Manifests and the digest of a tree use this form."""
+    """Return an entry as a list of values, without its times and links.
+
+    Manifests and the digest of a tree use this form.
+    """
     match entry.kind:
         case "file":
             return [entry.path, "file", entry.mode, entry.size, entry.digest]
@@ -207,7 +214,7 @@ def _bytes(path: str) -> bytes:
 
 
 def _check_path(path: str, limits: TreeLimits) -> None:
-    """Raise HostileTree unless the path is ROOT or leads to something below the workspace."""
+    """Raise HostileTree unless the path is ROOT (`.`) or leads to something below the workspace."""
     if path == ROOT:
         return
     if not path or path.startswith("/") or "\0" in path:

@@ -17,5 +17,5 @@ def _threads() -> ThreadPoolExecutor:
 
 
 async def off_loop(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Call the function in one of the threads and return its result."""
+    """Call the function in one of a few separate threads, so that the event loop stays free. Returns its result."""
     return await asyncio.get_running_loop().run_in_executor(_threads(), lambda: function(*args, **kwargs))

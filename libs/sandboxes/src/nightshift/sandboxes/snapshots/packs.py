@@ -1,4 +1,7 @@
-"""Packs: many compressed blobs in one object, with an index beside it. Builds packs, and reads blobs from them."""
+"""Packs: many compressed blobs in one object, and their index in another object.
+
+Builds packs, and reads blobs from them.
+"""
 
 import hashlib
 import hmac
@@ -45,8 +48,9 @@ class Pack:
 
 @dataclass(frozen=True, slots=True)
 class ReadFile:
-    """A file whose content was read to its end: keyed digest, size, and the digests of its blobs when it has
-    several.
+    """A file whose content was read to its end: its keyed digest and its size.
+
+    `pieces` are the digests of its blobs, in order, when it has several.
     """
 
     path: str
@@ -72,7 +76,8 @@ class Packer:
     def add(self, block: ExportedBlock) -> tuple[list[ReadFile], dict[str, str], list[Pack]]:
         """Add a block.
 
-        Returns the files that end in it, the paths that cannot be read with the reasons, and complete packs.
+        Returns the files that end in this block, the paths that cannot be read with the reasons, and the packs that
+        are full.
         """
         files, problems, full, offset = list[ReadFile](), dict[str, str](), list[Pack](), 0
         for part in block.parts:
@@ -98,7 +103,7 @@ class Packer:
         return files, problems, full
 
     def take(self) -> Pack:
-        """Return the current pack and begin another one."""
+        """Return the pack that is being built, and begin another one."""
         done, self.pack = self.pack, Pack()
         return done
 
@@ -116,7 +121,9 @@ class Packer:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A part of a pack to fetch in one request, with the entries whose contents are in it, by location."""
+    """A part of a pack to fetch in one request. `wanted` has the locations in it, each with the entries of that
+    content.
+    """
 
     pack: str
     start: int
@@ -147,9 +154,9 @@ def verified(frame: bytes, limit: int, digest: str, key: ProjectKey) -> bytes | 
 
 
 def ranges(blobs: Mapping[str, Location], entries: Iterable[Entry]) -> tuple[list[Range], list[Entry]]:
-    """Group the entries by ranges of packs that contain their contents.
+    """Group the entries by ranges of packs that contain their contents. Near contents share a range.
 
-    Returns entries without a location separately.
+    Returns the ranges, and the entries whose content has no location.
     """
     by_pack: dict[str, dict[Location, list[Entry]]] = {}
     nowhere = list[Entry]()
@@ -186,7 +193,7 @@ def compress(data: bytes) -> bytes:
 
 
 def inflate(frame: bytes, limit: int) -> bytes:
-    """Decompress at most `limit` bytes, and use about as much memory. Raises HostileTree when there are more."""
+    """Decompress a zstd frame. Raises HostileTree when it has more than `limit` bytes, without using more memory."""
     decompressor = zstd.ZstdDecompressor()
     try:
         data = decompressor.decompress(frame, max_length=limit + 1)

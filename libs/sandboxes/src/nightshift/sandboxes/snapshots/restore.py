@@ -1,5 +1,5 @@
-"""Puts a snapshot into a sandbox: makes the workspace equal to the stored tree, and reports every difference that is
-left.
+"""Restores a snapshot in a sandbox: makes the workspace equal to the stored tree, and reports the remaining
+differences.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -44,8 +44,8 @@ class Restored:
 async def restore(sandbox: Sandbox, store: SnapshotStore, key: str) -> Restored:
     """Make the workspace equal to the snapshot: write missing and different entries, and remove extra ones.
 
-    Then compares again and repairs once more; `differs` names what is still different. At the end it runs the commands
-    that the project wants after a restore. Raises NotFound and HostileTree before it changes anything.
+    Then compares again and repairs once more; `differs` names the paths that are still different. At the end runs the
+    project's rebuild commands. Raises NotFound and HostileTree before it changes anything.
     """
     manifest = await store.load(key)
     _, refused = await _apply(sandbox, store, manifest, *await _plan(sandbox, store, manifest, fresh=True))
@@ -79,7 +79,11 @@ async def differences(sandbox: Sandbox, store: SnapshotStore, key: str) -> tuple
 async def _plan(
     sandbox: Sandbox, store: SnapshotStore, manifest: Manifest, *, fresh: bool = False
 ) -> tuple[HealPlan, tuple[Entry, ...]]:
-    """Return the changes to make, and the existing entries without those that snapshots leave out."""
+    """Return the changes that make the workspace equal to the manifest, and the workspace's entries.
+
+    Leaves out entries that snapshots do not contain. If `fresh`, reads every file, even one whose stat has not
+    changed.
+    """
     rules = await read_rules(sandbox)
     listed = await sandbox.list_tree(fresh=fresh)
     present = (await off_loop(storable, listed, store.key, store.limits)).entries
@@ -88,7 +92,8 @@ async def _plan(
 
 
 def _counted(present: Sequence[Entry], wanted: Sequence[Entry], patterns: Sequence[str]) -> tuple[Entry, ...]:
-    """Return the entries that are in the snapshot or could have been in it.
+    """Return the workspace's entries that a comparison with the snapshot counts. These are the entries in the snapshot
+    (`wanted`), and those that `patterns` do not exclude from snapshots.
 
     Older snapshots have no entry of the workspace itself and none of the home, so a restore leaves these alone.
     """
@@ -115,9 +120,9 @@ async def _apply(
     *,
     links: bool = True,
 ) -> tuple[int, dict[str, str]]:
-    """Make the changes. Returns the number of entries written, and the refused paths with the reasons.
+    """Make the changes of `plan`. Returns the number of entries written, and the refused paths with the reasons.
 
-    Without `links`, a hard link whose first file is missing is written as a file of its own.
+    Unless `links`, a hard link is written as a file of its own when its first file is missing.
     """
     refused: dict[str, str] = {}
     for path in await off_loop(must_go, plan, present):
@@ -133,7 +138,7 @@ async def _apply(
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """The entries that `contents` yields, in the order in which it yields them."""
+    """The entries that `contents` yields, in this order."""
 
     directories: Sequence[Entry]
     written: Sequence[Entry]
@@ -166,7 +171,11 @@ def _order(manifest: Manifest, plan: HealPlan, links: bool) -> _Order:
 async def contents(
     store: SnapshotStore, manifest: Manifest, plan: HealPlan, *, links: bool = True
 ) -> AsyncIterator[ExportedFile]:
-    """Yield the entries that the plan wants: directories first, then files, then the entries that refer to files."""
+    """Yield the entries that the plan wants: directories, then files, then entries that refer to files, such as hard
+    links.
+
+    A file with a missing content is left out. `links` is as for `_apply`.
+    """
     order = await off_loop(_order, manifest, plan, links)
     for entry in order.directories:
         yield ExportedFile(entry)
@@ -208,7 +217,7 @@ async def _rebuild(sandbox: Sandbox, manifest: Manifest) -> dict[str, str]:
 
 
 def named(differs: Mapping[str, str]) -> tuple[PathProblem, ...]:
-    """Return the first of these paths with their reasons, as many as fit into an event."""
+    """Return the first of these paths with their reasons, as many as fit into an event. Leaves out all others."""
     problems, size = list[PathProblem](), 0
     for path, text in differs.items():
         size += len(path) + len(text)

@@ -11,9 +11,9 @@ from nightshift.eventlog.port import RecordedEvent
 
 @dataclass(frozen=True, slots=True)
 class RetentionRules:
-    """How many of its newest snapshots a finished build keeps, by account.
+    """How many of its newest snapshots an ended build keeps. `by_account` overrides `keep_last` for an account.
 
-    The snapshot of its end is kept in any case.
+    The snapshot of the build's completion is kept in any case.
     """
 
     keep_last: int = 10
@@ -25,9 +25,9 @@ class RetentionRules:
 
 @dataclass(slots=True)
 class BuildSnapshotKeys:
-    """The keys of snapshots in the log of one build.
+    """The keys of snapshots in the log of one build. `saved` has (reason, key) of each of its own snapshots.
 
-    `borrowed` are the keys of snapshots of other builds from which this build starts or started.
+    `borrowed` are the keys of snapshots from which this build was forked, rewound or restored.
     """
 
     account_id: str = ""
@@ -37,9 +37,10 @@ class BuildSnapshotKeys:
     borrowed: set[str] = field(default_factory=set)
 
     def kept(self, rules: RetentionRules) -> set[str]:
-        """Return the keys to keep.
+        """Return the keys of the snapshots to keep.
 
-        A running build keeps all its snapshots. A finished build keeps its last ones and the one of its end.
+        A build that has not ended keeps all its snapshots and the borrowed ones. An ended build keeps its newest ones
+        and that of its completion.
         """
         keys = [key for _, key in self.saved]
         if not self.ended:
@@ -68,9 +69,9 @@ def keys_of(events: Iterable[RecordedEvent]) -> BuildSnapshotKeys:
 
 
 def keep(builds: Mapping[str, BuildSnapshotKeys], rules: RetentionRules) -> Callable[[str], bool]:
-    """Return a function that says for the key of a manifest whether to keep it.
+    """Return a function that says whether to keep the manifest with a key.
 
-    It keeps the manifests of running builds, and those of builds that are not in `builds`.
+    The function says yes for all manifests of builds that have not ended, and of builds that are not in `builds`.
     """
     kept = set[str]().union(*(build.kept(rules) for build in builds.values()))
 

@@ -1,6 +1,6 @@
-"""What snapshots leave out, and what a project says about it in `.nightshift/snapshot.yaml`.
+"""Which paths snapshots leave out, and the project's own rules in `.nightshift/snapshot.yaml`.
 
-exclude: ["data/raw", "*.sqlite"]    left out of snapshots, in the manner of .gitignore
+exclude: ["data/raw", "*.sqlite"]    left out of snapshots, with patterns like those of .gitignore
 include: [".cache"]                  kept although the defaults leave it out
 rebuild: ["npm ci"]                  run after a restore, before the agent goes on
 """
@@ -50,7 +50,9 @@ class SnapshotRules:
 
 
 def parse_rules(text: bytes, default: Sequence[str]) -> SnapshotRules:
-    """Return the rules in a project's file, added to the defaults. Raises RulesRefused."""
+    """Return the rules in a project's file, added to the patterns `default`. Raises RulesRefused for an invalid
+    file.
+    """
     if len(text) > _BYTES:
         raise RulesRefused(f"larger than {_BYTES} bytes")
     try:
@@ -74,9 +76,9 @@ def _strings(value: object, name: str) -> tuple[str, ...]:
 
 
 async def read_rules(sandbox: Sandbox, default: Sequence[str] = DEFAULT_EXCLUDE) -> SnapshotRules:
-    """Read the rules in a sandbox.
+    """Read the project's rules from its sandbox.
 
-    Returns the defaults when the project has no rules file, or one that cannot be used.
+    Returns the defaults when the project has no rules file. If the file cannot be used, also sets `problem`.
     """
     try:
         return parse_rules(await sandbox.read_file(RULES_FILE, limit=_BYTES + 1), default)

@@ -54,7 +54,7 @@ class UploadTookTooLong(Transient):
 class SnapshotStore:
     """The snapshots of one project.
 
-    The store remembers in memory which blobs exist, and builds of the project may share it. `clock` returns seconds
+    The store remembers in memory which blobs exist, so the builds of a project may share one. `clock` returns seconds
     since 1970.
     """
 
@@ -81,7 +81,10 @@ class SnapshotStore:
         self._refreshing = asyncio.Lock()
 
     async def refresh(self) -> None:
-        """Find out which blobs exist and which objects are doomed. Reads each index once."""
+        """Find out which blobs exist and which objects are doomed. Reads each index once.
+
+        Does nothing when the last refresh was less than REFRESH_S seconds ago.
+        """
         async with self._refreshing:
             now = self._clock()
             if self._refreshed is not None and now - self._refreshed < REFRESH_S:
@@ -125,7 +128,9 @@ class SnapshotStore:
         )
 
     def learn_pieces(self, digest: str, pieces: Sequence[str]) -> None:
-        """Remember the blobs of a large file, which must be stored already."""
+        """Remember which blobs make up a large file, by the digest of the whole file. All of them must be stored
+        already.
+        """
         self._pieces[digest] = tuple(pieces)
 
     def begin_upload(self) -> "Upload":
@@ -144,7 +149,10 @@ class SnapshotStore:
         return len(body) + len(index)
 
     def located(self, entries: Iterable[Entry]) -> tuple[dict[str, Location], dict[str, tuple[str, ...]]]:
-        """Return where the blobs of these files are, and which blobs a large file has. All of them must be stored."""
+        """Return the locations of these files' blobs, and for each large file the digests of its blobs.
+
+        All these blobs must be stored already.
+        """
         digests = {entry.digest for entry in entries if entry.digest is not None}
         pieces = {digest: self._pieces[digest] for digest in digests if digest not in self._known}
         return {one: self._known[one] for whole in digests for one in pieces.get(whole, (whole,))}, pieces
@@ -154,8 +162,8 @@ class SnapshotStore:
     ) -> tuple[str, int]:
         """Write a manifest whose blobs are stored. Returns its key and the number of bytes sent.
 
-        With `base`, the manifest contains only the differences from the manifest with that key. A key contains a digest
-        of the content, so an object is never overwritten by another manifest.
+        If `base` is a manifest's key, stores only the differences from that manifest. A key contains a digest of the
+        content, so an object is never overwritten by another manifest.
         """
         body = await off_loop(self._encoded, manifest, base, gone)
         name = f"{manifest.at_version:010d}-{reason}-{hashlib.sha256(body).hexdigest()[:16]}"
@@ -169,7 +177,7 @@ class SnapshotStore:
         return compress(encoding.dump(manifest, base=base, gone=gone))
 
     async def load(self, key: str) -> Manifest:
-        """Read the manifest with this key, together with its base if it has one. Raises NotFound and HostileTree."""
+        """Read the manifest with this key, and its base if it is a difference. Raises NotFound and HostileTree."""
         found = await self._parsed(key)
         if found.base is None:
             return found.own
@@ -194,7 +202,7 @@ class SnapshotStore:
     ) -> AsyncIterator[tuple[Entry, bytes | None]]:
         """Yield these files with their contents. A missing or corrupt content is None.
 
-        The order is that of the packs, not that of `entries`. The next parts of packs are fetched while one is read.
+        The order is that of the packs, not that of `entries`, and several parts of packs are fetched in advance.
         """
         left, nowhere = await off_loop(ranges, manifest.blobs, entries)
         for entry in nowhere:
@@ -222,7 +230,9 @@ class SnapshotStore:
         return await off_loop(part.contents, data, self.key)
 
     async def _look_again(self, pack: str) -> None:
-        """Forget a pack that is gone. Garbage collection may have copied its used blobs to another pack."""
+        """Forget a pack that is missing, and refresh. Garbage collection may have copied its used blobs to another
+        pack.
+        """
         self._known = {digest: at for digest, at in self._known.items() if at.pack != pack}
         self._refreshed = None
         await self.refresh()
@@ -248,7 +258,9 @@ class SnapshotStore:
 
 @dataclass(slots=True)
 class Upload:
-    """Stores the contents of one snapshot. `begun` is in seconds since 1970."""
+    """Stores the contents of one snapshot. `begun` is its start in seconds since 1970, `sent` the number of bytes
+    sent.
+    """
 
     store: SnapshotStore
     packer: Packer
@@ -259,7 +271,7 @@ class Upload:
     async def add(self, block: ExportedBlock) -> tuple[list[ReadFile], dict[str, str]]:
         """Store the new contents in this block.
 
-        Returns the files that end in it, and unreadable paths with the reasons.
+        Returns the files that end in this block, and the paths that cannot be read with the reasons.
         """
         files, problems, full = await off_loop(self.packer.add, block)
         for file in files:
@@ -276,7 +288,7 @@ class Upload:
         self._sending.add(asyncio.ensure_future(self.store.put_pack(pack)))
 
     async def finish(self) -> None:
-        """Wait until everything is stored. Raises UploadTookTooLong."""
+        """Wait until everything is stored. Raises UploadTookTooLong when the upload took too long."""
         pack = self.packer.take()
         if pack.index:
             await self._send(pack)
@@ -291,5 +303,5 @@ class Upload:
             raise UploadTookTooLong(f"the upload took more than {LONGEST_UPLOAD_S:.0f} s")
 
     async def abandon(self) -> None:
-        """After an error, wait until the transfers that have begun have ended."""
+        """After an error, wait until the running transfers have ended. Ignores their errors."""
         await asyncio.gather(*self._sending, return_exceptions=True)

@@ -34,7 +34,7 @@ class Bills:
     version: int | None = None
 
     def without_calls_in_flight(self) -> "Bills":
-        """Return the bills without those under which a model call runs, because their cost is not known yet."""
+        """Leave out the grants that a running model call still uses: the cost of that call is not known yet."""
         return replace(self, bills=[bill for bill in self.bills if not bill.spent.in_flight])
 
 

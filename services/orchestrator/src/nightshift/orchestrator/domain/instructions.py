@@ -1,7 +1,7 @@
-"""Reads the instruction files of a workspace, such as AGENTS.md and skills, and tells the agent about them once.
+"""Decides when the instruction files of a workspace (AGENTS.md, skills) are read, and what the agent is told of them.
 
-The loop itself reads the files, by a tool call beside the agent's calls in a turn that may have brought such files. New
-or changed instructions are added to the conversation as a message.
+When the agent's calls of a turn may have created or changed such a file, the loop adds a tool call of its own to the
+turn, which reads the files. New or changed instructions are added to the conversation as a message, each once.
 """
 
 import re
@@ -53,7 +53,8 @@ _TOLD = (
 def reading(state: BuildState, uses: Sequence[dict[str, Any]], turn: int) -> tuple[ToolCallRequested, ...]:
     """Return the tool call that reads the instruction files, to run after the agent's calls `uses`.
 
-    Returns none unless `uses` may bring such files, or are the first calls of a build that began with files.
+    Returns an empty tuple when no call in `uses` can have changed an instruction file. The first calls of a build that
+    began with files (a repository, a fork) always have one.
     """
     began_with_files = state.request.source is not None or state.request.base_build_id is not None
     if not (began_with_files and not state.tool_calls_made) and not any(map(_may_bring, uses)):

@@ -206,10 +206,11 @@ def paused(state: BuildState, detail: str | None = None) -> BuildWaiting:
 
 
 def resume(state: BuildState, reason: ResumeReason) -> Events:
-    """Return the event that ends the build's wait when no answer is open any more. `reason` says what ended it.
+    """Return the events that a build appends when one of the answers for which it waits has come.
 
-    While an answer is still open, return the event of the wait for it, unless the build already waits for it. Returns
-    none for a build that does not wait or is paused, because only `resume_paused` ends a pause.
+    When no answer is open any more, that is `build.resumed` with this `reason`. While one is open, it is
+    `build.waiting` for the rest, unless the build already waits for exactly that. Returns an empty tuple for a build
+    that does not wait, and for a paused one: the function `resume_paused` ends a pause.
     """
     if state.mode is not RunMode.WAITING or state.waits_for == "paused":
         return ()

@@ -1,1 +1,1 @@
-"""The gateway's adapters. Each vendor library is imported by one module only."""
+"""The adapters of the sandbox gateway. Each vendor library is imported by one module only."""

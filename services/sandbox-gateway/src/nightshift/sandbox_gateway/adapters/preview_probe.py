@@ -1,4 +1,4 @@
-"""Asks a preview for its HTTP status. Only this module imports httpx."""
+"""Asks a preview for its HTTP status, to test whether it answers. Only this module imports httpx."""
 
 from types import TracebackType
 from typing import Self
@@ -9,7 +9,9 @@ _TIMEOUT_S = 5.0
 
 
 class HttpPreviewProbe:
-    """The PreviewProbe port on httpx. Use it as an async context manager."""
+    """Asks previews for their HTTP status with httpx, as the port PreviewProbe describes. Use it as an async context
+    manager.
+    """
 
     def __init__(self) -> None:
         self._client = httpx.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=False, trust_env=False)
@@ -23,7 +25,7 @@ class HttpPreviewProbe:
         await self._client.aclose()
 
     async def status(self, url: str) -> int | None:
-        """Return the HTTP status of a GET request, or None when nothing answers.
+        """Return the HTTP status of a GET request, or None when no HTTP server answers.
 
         Does not read the body, which may be hostile.
         """

@@ -1,7 +1,8 @@
-"""Repeats the recorded tool calls of a build in a fresh sandbox, without a model. The command line imports it.
+"""Repeats the recorded tool calls of a build in a fresh sandbox, without a model. The command line imports this
+module.
 
-The gateway's own use cases run the calls, on a log in memory. So a call that behaves differently here would behave
-differently in the service too.
+The sandbox gateway's own use cases run the calls, on a log in memory. So a call behaves here as it would in the
+service.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -45,9 +46,10 @@ _LEFT_OUT = {".git/": "times of git", f"{HOME}/": "files of tools in the home"}
 
 @dataclass(frozen=True, slots=True)
 class RedrivenCall:
-    """The comparison of one tool call with its recorded result. `difference` is None when both are equal.
+    """The comparison of one repeated tool call with its recorded result. `difference` is None when both are equal.
 
-    `normalised` names what was left out of the comparison. `skipped` says why the call was not run.
+    `normalised` names parts of the output that vary in every run, such as durations; the comparison ignores them.
+    `skipped` says why the call was not repeated, or is None.
     """
 
     turn: int
@@ -61,9 +63,9 @@ class RedrivenCall:
 
 @dataclass(frozen=True, slots=True)
 class RedrivenTree:
-    """The comparison of the files after a turn with the recorded snapshot.
+    """The result of comparing the files after a turn with the snapshot that was recorded then.
 
-    `paths` maps each differing path to the kind of difference.
+    `paths` maps each path that differs to how it differs.
     """
 
     turn: int
@@ -74,7 +76,7 @@ class RedrivenTree:
 
     @property
     def difference(self) -> str | None:
-        """The first path that differs, in words, or None."""
+        """The first path that differs, in words, or None when no path differs."""
         if not self.paths:
             return None
         path, how = next(iter(self.paths.items()))
@@ -83,7 +85,9 @@ class RedrivenTree:
 
 
 class Redrive:
-    """Runs the calls of a build on `driver`. With a snapshot `store` it also compares the files after each turn."""
+    """Repeats the tool calls of a build on `driver`. If a snapshot `store` is given, also compares the files after
+    each turn.
+    """
 
     def __init__(
         self, events: Sequence[RecordedEvent], driver: SandboxDriver, store: SnapshotStore | None, name: str
@@ -105,7 +109,10 @@ class Redrive:
         }
 
     async def run(self) -> AsyncIterator[RedrivenCall | RedrivenTree]:
-        """Yield each call and each file comparison in the order of the log. Kills the sandbox at the end."""
+        """Repeat the calls. Yields a comparison for each call and each snapshot, in the order of the log.
+
+        Kills the sandbox at the end.
+        """
         async with HttpPreviewProbe() as probe:
             worker = self._worker(probe)
             try:
@@ -232,7 +239,9 @@ def _call(event: RecordedEvent) -> ToolCallRequested:
 
 
 def _why_not(recorded: ToolCallCompleted | None, event: RecordedEvent) -> str | None:
-    """Return why a call cannot be repeated, or None when it can."""
+    """Return why a recorded call cannot be repeated, for example because it has no recorded result. Returns None when
+    it can.
+    """
     if recorded is None:
         return "it has no recorded result"
     if recorded.error_kind in _NOT_RUN:

@@ -1,1 +1,1 @@
-"""The decisions of the gateway, as pure functions and data."""
+"""The decisions of the sandbox gateway, as pure functions and data."""

@@ -9,7 +9,10 @@ from nightshift.sandbox_gateway.domain.sandbox_state import PendingCall
 
 
 def groups(calls: Iterable[PendingCall]) -> list[list[PendingCall]]:
-    """Return the calls in groups, in log order. Calls of the same group may run at the same time."""
+    """Return the calls in groups, in log order. A group must end before the next one starts.
+
+    A group is either one call, or several calls that only read and therefore may run at the same time.
+    """
     found: list[list[PendingCall]] = []
     for call in sorted(calls, key=lambda call: call.version):
         if found and reads(call) and reads(found[-1][0]):
@@ -20,7 +23,7 @@ def groups(calls: Iterable[PendingCall]) -> list[list[PendingCall]]:
 
 
 def reads(call: PendingCall) -> bool:
-    """Return whether the call changes nothing. A call of an unknown tool is refused, so it changes nothing either."""
+    """Return whether the call changes nothing. A call of an unknown tool is refused, so it also changes nothing."""
     if call.asked.purpose == "setup":
         return False
     model = TOOLS.get(call.asked.tool)

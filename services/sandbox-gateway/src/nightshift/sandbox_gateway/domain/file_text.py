@@ -36,9 +36,10 @@ class FileText:
         return max(self.endings, key=lambda kind: self.endings[kind], default="\n")
 
     def lines(self) -> list[str]:
-        """Split into lines without their endings.
+        r"""Return the lines without their endings.
 
-        In a file with several kinds, a lone `\\r` stays in its line, so that line numbers are those of other programs.
+        In a file with several kinds of endings, a lone `\r` stays in its line, so that line numbers are those of other
+        programs.
         """
         if set(self.endings) == {"\r"}:
             lines = self.text.split("\r")
@@ -47,7 +48,9 @@ class FileText:
         return lines[:-1] if lines[-1] == "" else lines
 
     def notes(self) -> list[str]:
-        """Return what the lines do not show: the encoding, the line endings, a missing newline at the end."""
+        """Return notes about properties that the lines do not show: encoding, line endings, a missing newline at the
+        end.
+        """
         notes = []
         if self.encoding != "utf-8":
             notes.append(f"encoding: {self.encoding}")
@@ -63,7 +66,7 @@ class FileText:
         return notes
 
     def encode(self, text: str) -> bytes:
-        """Return another text in this file's encoding.
+        """Return `text` in this file's encoding, after the file's byte order mark.
 
         Raises UnicodeEncodeError when the encoding lacks a character.
         """
@@ -71,7 +74,7 @@ class FileText:
 
 
 def decode(data: bytes) -> FileText | None:
-    """Decode a file by its byte order mark, else as UTF-8, else as windows-1252 or latin-1.
+    """Decode a file by its byte order mark. If it has no such mark, try UTF-8, then windows-1252 or latin-1.
 
     Returns None for a binary file. Encoding the text again always gives the same bytes.
     """
@@ -108,10 +111,11 @@ def with_endings(text: str, ending: str) -> str:
 
 
 def replace(file: FileText, old: str, new: str, *, everywhere: bool) -> tuple[str, int]:
-    """Replace the first occurrence of `old`, or all with `everywhere`. Returns the new text and how often `old` occurs.
+    r"""Replace the first occurrence of `old` in the file, or all if `everywhere`. Returns the new text and how often
+    `old` occurs.
 
-    When the file contains `old` exactly, `new` goes in unchanged. Otherwise a newline in `old` matches any line ending,
-    an escape such as `\\x1b` matches its character, and `new` gets the line ending of the file.
+    If the file contains `old` exactly, `new` is inserted unchanged. Otherwise a newline in `old` matches any line
+    ending, and an escape such as `\x1b` matches its character. In that case `new` gets the line ending of the file.
     """
     count = file.text.count(old)
     if count and ("\r" not in file.text or "\r" in old + new):
@@ -127,7 +131,7 @@ def replace(file: FileText, old: str, new: str, *, everywhere: bool) -> tuple[st
 
 
 def _as_shown(old: str) -> re.Pattern[str]:
-    """Compile a pattern for the text that `read_file` shows as `old`."""
+    """Return a pattern that finds, in a file, the text that the tool `read_file` shows as `old`."""
     pieces, end = [], 0
     for found in re.finditer(f"{_SHOWN_ESCAPE.pattern}|{_ENDING.pattern}", old):
         pieces.append(re.escape(old[end : found.start()]))

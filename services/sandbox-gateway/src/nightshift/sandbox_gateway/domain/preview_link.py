@@ -1,7 +1,7 @@
 """Makes and checks signed links to previews.
 
-The first label of the host name holds sandbox, port, expiry and signature. So each preview is an origin of its own, its
-name cannot be guessed, and no server must store links.
+The first label of the host name contains sandbox, port, expiry and signature. So each preview is an origin of its own,
+its name cannot be guessed, and no server must store links.
 """
 
 import base64
@@ -37,7 +37,10 @@ class PreviewLinks:
         return urlunsplit((parts.scheme, f"{label}.{parts.netloc}", "/", "", ""))
 
     def read(self, host: str, *, now: float) -> tuple[str, int] | Literal["unknown", "expired"]:
-        """Return the sandbox id and the port that a request's Host header means, or why there are none."""
+        """Return the sandbox id and the port in the host name of a request.
+
+        Returns `unknown` for a host name that this object did not sign, and `expired` after its expiry.
+        """
         own = urlsplit(self.base)
         name = host.lower()
         label, _, rest = name.partition(".")

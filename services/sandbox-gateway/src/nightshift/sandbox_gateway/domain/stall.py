@@ -14,9 +14,9 @@ _PASSING_ATTEMPTS = 2
 
 
 def stalled_by(error: Exception, *, attempt: int, since: datetime) -> SandboxStalled | None:
-    """Return the event about a failure. `attempt` counts failures in a row, and `since` is the time of the first.
+    """Return the event `sandbox.stalled` for this error. `attempt` counts failures in a row; the first was at `since`.
 
-    Returns None for a first failure that usually passes by itself.
+    Returns None for the first failures if their kind usually passes by itself.
     """
     detail = f"{error}" or type(error).__name__
     reason: Literal["unavailable", "refused", "restore_refused", "dependency", "fault"]
@@ -40,7 +40,7 @@ def stalled_by(error: Exception, *, attempt: int, since: datetime) -> SandboxSta
 
 
 def stalled_slowly(*, seconds: float, attempt: int, since: datetime) -> SandboxStalled:
-    """Return the event about a sandbox that has neither answered nor failed for `seconds` seconds."""
+    """Return the event `sandbox.stalled` for a sandbox that has neither answered nor failed for `seconds` seconds."""
     return SandboxStalled(
         reason="slow",
         detail=f"the sandbox has not answered for {seconds:.0f} s",

@@ -36,9 +36,10 @@ _CONTROLS = re.compile(
 
 
 def printable(data: bytes | str) -> str:
-    """Return the text that a terminal would finally show.
+    r"""Return the text that a terminal would finally show.
 
-    Removes complete escape sequences, and what a `\\r` overwrote. Shows other control characters as `\\x1b`.
+    Removes complete escape sequences, and text that was overwritten after a `\r`. Shows other control characters as
+    `\x1b`.
     """
     text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
     text = _TO_START.sub("\r", text.replace("\r\n", "\n"))
@@ -61,7 +62,7 @@ def escape_of(character: str) -> str:
 
 
 def _overwritten(line: str) -> str:
-    """Return what a terminal finally shows of a line whose parts were written over each other."""
+    r"""Return the text that a terminal finally shows for a line whose parts overwrite each other after `\r`."""
     shown: list[str] = []
     for part in _ERASE_LINE.sub(_as_control, line).split("\r"):
         column = 0
@@ -83,7 +84,11 @@ def _as_control(found: re.Match[str]) -> str:
 
 
 def _erasures(part: str) -> Iterable[tuple[str, str]]:
-    """Yield each piece of text with the erasure before it. The first piece has none."""
+    """Split a line at the control codes that erase text. Yields (code, text) for each piece: the code before the text,
+    and the text.
+
+    The code of the first piece is empty.
+    """
     pieces = re.split(f"([{_TO_END}{_WHOLE}])", part)
     yield "", pieces[0]
     yield from zip(pieces[1::2], pieces[2::2], strict=True)
@@ -93,9 +98,9 @@ class Mask:
     """Replaces secrets in a text by `[secret NAME]`, also in encoded forms such as base64, hex and URL quoting."""
 
     def __init__(self, secrets: Mapping[str, Sequence[str]]) -> None:
-        """`secrets` maps a name to its values.
+        """`secrets` maps the name of each secret to its values.
 
-        Values under four characters are not masked, because they occur in words.
+        Values under four characters are not masked, because such short texts also occur in ordinary words.
         """
         self._names: dict[str, str] = {}
         for name, values in secrets.items():
@@ -118,9 +123,10 @@ class Cut:
 
 
 def cut(text: str, *, limit: int = LIMIT, where: str | None = None) -> Cut:
-    """Shorten a text to about `limit` characters and bytes: its beginning, a note, its end.
+    """Shorten a text to about `limit` characters and bytes: its beginning, a note, its end. A text within the limit
+    stays unchanged.
 
-    The note says where the whole text is, if `where` is given.
+    If `where` is given, the note says that the whole text is there.
     """
     if len(text) <= limit and len(text.encode()) <= limit:
         return Cut(text, False)

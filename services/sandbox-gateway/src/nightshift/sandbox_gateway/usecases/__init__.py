@@ -1,1 +1,1 @@
-"""The use cases of the gateway: read the log, decide, act on the sandbox, append."""
+"""The use cases of the sandbox gateway: read the log, decide, act on the sandbox, append."""

@@ -1,4 +1,4 @@
-"""Does the pending work of a build under the build's lease, one group of calls after another."""
+"""Does the pending work of a build under the build's lease, one group of tool calls after another."""
 
 import asyncio
 import random
@@ -24,8 +24,8 @@ _log = structlog.get_logger(__name__)
 class BuildWorker:
     """Does the pending work of builds. Each build has a lease of `lease_s` seconds, which the worker renews.
 
-    When this gateway dies, another one takes over its builds after that time. While `takes_no_more` returns True,
-    the worker begins no further group of calls, and another gateway continues.
+    When this process dies, another replica takes over its builds after `lease_s` seconds. While `takes_no_more` returns
+    True, the worker begins no further group of calls, and another replica continues.
     """
 
     states: FoldCache[SandboxState]
@@ -42,7 +42,7 @@ class BuildWorker:
         """Run all pending tool calls of a build, and close or pause its sandbox when that is due.
 
         When the sandbox does not answer, appends the reason to the build's stream. Returns the seconds until the next
-        attempt after an error, or while another gateway has the lease. Returns None when nothing is pending.
+        attempt, after an error or while another replica has the lease. Returns None when nothing is pending.
         """
         retry_s = None
         try:
@@ -56,15 +56,16 @@ class BuildWorker:
         return retry_s
 
     async def stop_if_ended(self, build_id: str) -> None:
-        """Stop the commands of this build that run here, if the log says that the build has ended."""
+        """Stop the commands of this build that this process runs, if the log says that the build has ended."""
         running = self._cancelled.get(build_id)
         if running is not None and (await self.states.read(build_id)).ended is not None:
             running.set()
 
     async def _under_lease(self, build_id: str) -> float | None:
-        """Do all pending work under the build's lease.
+        """Do the build's pending work under the build's lease. Returns None when that is done, or when this process
+        takes no more work.
 
-        Returns the seconds until the next attempt when another gateway has or takes the lease, else None.
+        When another replica has the lease or takes it meanwhile, returns the seconds until the next attempt.
         """
         lease = await self.leases.acquire(f"sandbox/{build_id}", self.owner, ttl=self.lease_s)
         if lease is None:
@@ -87,9 +88,10 @@ class BuildWorker:
         return None
 
     async def _keep(self, build_id: str, lease: Lease, lost: asyncio.Timeout) -> None:
-        """Renew the lease. When it is lost, let `lost` time out, which cancels the work.
+        """Renew the lease until that fails because it expired or another replica took it. Then let the timeout `lost`
+        expire, which cancels the work.
 
-        The command in the sandbox keeps running, and the next gateway waits for its end.
+        The command in the sandbox keeps running, and the replica with the next lease waits for its end.
         """
         while True:
             await asyncio.sleep(self.lease_s / 3)
@@ -109,7 +111,10 @@ class BuildWorker:
                 continue
 
     async def _step(self, state: SandboxState) -> bool:
-        """Do the next pending thing. Returns False when nothing is pending."""
+        """Do the next pending work: a group of calls, or if there is none a close, a pause or a delivery of commits.
+
+        Returns False when nothing is pending.
+        """
         if state.pending:
             group = groups(state.pending.values())[0]
             with tracing.within(group[0].traceparent):

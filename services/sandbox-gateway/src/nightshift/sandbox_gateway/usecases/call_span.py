@@ -1,4 +1,4 @@
-"""The span of a tool call. Its parent is the turn that requested the call. Input and output are not recorded in it."""
+"""The trace span of a tool call. Its parent is the turn that requested the call. It contains no input and no output."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +33,6 @@ def call_span(state: SandboxState, call: PendingCall) -> Iterator[OpenSpan]:
 
 
 def note_outcome(span: OpenSpan, outcome: CallOutcome) -> None:
-    """When the call has failed, mark its span with the kind of the error."""
+    """If the call has failed, mark its span with the kind of the error."""
     if outcome.error_kind is not None:
         span.fail(outcome.error_kind)

@@ -1,11 +1,15 @@
-"""Places at which a test kills the process: `NIGHTSHIFT_FAIL_POINT=before_append:3` kills it at the third pass."""
+"""Points in the code at which a test kills the process: `NIGHTSHIFT_FAIL_POINT=before_append:3` kills it at the third
+pass.
+"""
 
 import os
 import signal
 
 
 class FailPoints:
-    """Kills the process at the place that the setting names. Does nothing without a setting."""
+    """Kills the process when it reaches the point in the setting `NIGHTSHIFT_FAIL_POINT`. Does nothing without the
+    setting.
+    """
 
     def __init__(self, setting: str | None = None) -> None:
         self._name, _, count = (setting or "").partition(":")

@@ -1,4 +1,4 @@
-"""Decides what the sandbox of a build may reach, and reports what it did reach."""
+"""Decides which hosts the sandbox of a build may reach, and reports the traffic with hosts."""
 
 import hashlib
 import re
@@ -36,7 +36,9 @@ _NO_LOOKUP = (
 
 @dataclass(frozen=True, slots=True)
 class NetworkPolicy:
-    """Decides about networks. `hosts` are those that every build may reach. With None no sandbox has a network."""
+    """Decides about the networks of sandboxes. `hosts` are those that every build may reach. If `hosts` is None, no
+    sandbox has a network.
+    """
 
     hosts: frozenset[str] | None
     store: SecretStore
@@ -57,10 +59,10 @@ class NetworkPolicy:
         return NetworkRules(reachable(self.hosts | set(state.egress_hosts) | source), secrets)
 
     def refusal(self, state: SandboxState) -> str | None:
-        """Return why this gateway can give the build's secrets to no sandbox, or None when it can.
+        """Return why this sandbox gateway cannot give the build's secrets to a sandbox, or None when it can.
 
-        At E2B, requests leave the sandbox without passing our proxy. So the value of a secret would have to enter the
-        sandbox.
+        At E2B, requests leave the sandbox without passing the egress proxy. So the value of a secret would have to
+        enter the sandbox.
         """
         if not state.secrets or (self.driver == "local" and self.hosts is not None):
             return None
@@ -85,7 +87,7 @@ class NetworkPolicy:
                 )
 
     def variables(self, state: SandboxState) -> dict[str, str]:
-        """Return name → placeholder of the build's secrets, as environment variables of its commands."""
+        """Return the build's secrets as environment variables for its commands: name → placeholder."""
         return {name: _placeholder(state, name) for name in state.secrets}
 
     def described(self, state: SandboxState) -> str:
@@ -105,7 +107,9 @@ class NetworkPolicy:
         return " ".join(parts)
 
     async def used(self, sandbox: Sandbox) -> tuple[NetworkUse, ...]:
-        """Return the sandbox's traffic since the last call of this method. Empty when the proxy does not answer."""
+        """Return the sandbox's traffic since this method last returned it. Returns () when the egress proxy does not
+        answer.
+        """
         try:
             taken = await sandbox.take_traffic()
         except Transient as error:
@@ -119,9 +123,10 @@ class NetworkPolicy:
         return tuple(_use(one) for one in taken)
 
     def note(self, state: SandboxState, used: Sequence[NetworkUse], output: str = "") -> str:
-        """Return sentences that tell the agent why the network refused something, or "" when it refused nothing.
+        """Return sentences that tell the agent why its network refused a connection, or "" when it refused none.
 
-        `output` is the command's output. A program that ignores the proxy only says that it cannot look up a name.
+        `output` is the command's output. A program that ignores the egress proxy only reports there that it cannot
+        resolve a name.
         """
         refused = [one for one in used if one.refused]
         rules = self.rules(state)

@@ -23,9 +23,9 @@ _SANDBOXES = Gauge(
 
 @dataclass(frozen=True, slots=True)
 class OrphanSweeper:
-    """Kills sandboxes whose gateway died before it recorded them, and probes that are older than `grace_s` seconds.
+    """Kills sandboxes that no build uses, for example because their creator died before it recorded them.
 
-    A sandbox without a build is a probe of `doctor`.
+    Also kills the sandboxes that `nightshift doctor` starts as a test, when they are older than `grace_s` seconds.
     """
 
     driver: SandboxDriver
@@ -41,7 +41,7 @@ class OrphanSweeper:
             await asyncio.sleep(every_s)
 
     async def sweep(self) -> int:
-        """Sweep once and return how many sandboxes were killed. After an error the rest is left to the next sweep."""
+        """Sweep once and return how many sandboxes were killed. An error ends the sweep; the next one continues."""
         ended = 0
         try:
             found = await self.driver.list()

@@ -1,4 +1,7 @@
-"""Appends the one `tool_call.completed` of a call. Masks and shortens the output, and stores the whole if it is cut."""
+"""Appends the one `tool_call.completed` of a call. Masks and shortens the output.
+
+Output that it shortens is stored whole in the object store.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +26,7 @@ _CALLS = Counter("nightshift_tool_calls", "Tool calls with a result.", ["tool", 
 
 @dataclass(frozen=True, slots=True)
 class ResultWriter:
-    """Writes the results of tool calls. `secrets` returns name → values of an account's secrets.
+    """Writes the results of tool calls. `secrets` returns, for an account id, each secret's name → values.
 
     `limit` is the most characters and bytes of an output in the log.
     """
@@ -43,7 +46,7 @@ class ResultWriter:
         duration_ms: int = 0,
         with_: Iterable[NewEvent] = (),
     ) -> None:
-        """Append the result, and the events in `with_`, in one transaction.
+        """Append the result of a call and the events in `with_`, in one transaction.
 
         Does nothing when the call has a result already.
         """
@@ -81,7 +84,7 @@ class ResultWriter:
         self.fail.reach("after_append")
 
     async def _keep_whole(self, state: SandboxState, call: PendingCall, text: str) -> str | None:
-        """Store the whole output among the project's objects. Returns its key, or None after an error."""
+        """Store the whole output in the object store. Returns its key, or None after an error."""
         name = f"{call.asked.turn}-{call.asked.index}.txt"
         key = f"projects/{state.project_id}/outputs/{state.build_id}/{name}"
         try:

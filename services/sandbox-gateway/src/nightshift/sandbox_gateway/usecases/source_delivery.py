@@ -1,6 +1,4 @@
-"""Commits the work on a build's git source, one commit for each turn, and delivers the commits when the build is
-ready.
-"""
+"""Commits the work on a build's git source, one commit for each turn. Delivers the commits when the build is ready."""
 
 from dataclasses import dataclass, field
 
@@ -54,10 +52,10 @@ class SourceDelivery:
     _committed: dict[str, int] = field(default_factory=dict)
 
     async def commit(self, state: SandboxState, sandbox: Sandbox) -> None:
-        """Commit what the last turn changed.
+        """Commit the files that the last turn changed.
 
-        Does nothing for a build without a source, or when the checkpoint is committed. A failure is only logged,
-        because the files are in snapshots too.
+        Does nothing for a build without a source, or when the checkpoint is committed already. A failure is only
+        logged, because the files are in snapshots too.
         """
         if state.source is None or self._committed.get(state.build_id, 0) >= state.checkpoint:
             return
@@ -79,7 +77,7 @@ class SourceDelivery:
     async def deliver(self, state: SandboxState) -> None:
         """Push the commits of a ready build, or store them as a git bundle. Appends source.delivered, once.
 
-        Pushes only when the source names a secret, because without one the repository cannot know who pushes.
+        Pushes only when the source names a secret, because a push needs the right to write.
         """
         if state.source is None or state.sandbox is None or state.to_deliver is None:
             return
@@ -124,7 +122,9 @@ class SourceDelivery:
         return SourceDelivered(**facts, pushed=False, bundle=bundle, detail=detail)
 
     async def _keep(self, state: SandboxState, sandbox: Sandbox) -> str | None:
-        """Store the commits as a git bundle among the project's objects. Returns its key, or None when that fails."""
+        """Store the commits as a git bundle in the object store. Returns its key, or None when no bundle can be
+        made.
+        """
         code, _ = await self._run(state, sandbox, "bundle", _MAKE_BUNDLE, {})
         try:
             body = b"" if code else await sandbox.read_file(_BUNDLE, anywhere=True)
@@ -139,7 +139,10 @@ class SourceDelivery:
     async def _run(
         self, state: SandboxState, sandbox: Sandbox, name: str, command: str, variables: dict[str, str]
     ) -> tuple[int, str]:
-        """Run a command once in this sandbox. Returns its exit code and its output."""
+        """Run a command once in this sandbox: a second run with the same `name` only returns the result.
+
+        Returns its exit code and its output.
+        """
         call_id = f"{state.build_id}/source/{name}"
         spec = CallSpec(call_id, ("bash", "-c", command), env=variables, timeout_s=_STEP_S)
         status = await sandbox.start_call(spec)

@@ -1,4 +1,4 @@
-"""Appends why a build waits for its sandbox, once for each reason, and counts the failures in a row of each build."""
+"""Appends why a build waits for its sandbox, once for each reason. Counts the failures in a row of each build."""
 
 import asyncio
 import random
@@ -30,7 +30,9 @@ class _Failures:
 
 @dataclass(slots=True)
 class StallReporter:
-    """Reports failures, and sandboxes that have neither answered nor failed for `slow_s` seconds."""
+    """Appends `sandbox.stalled` for builds whose sandbox failed, or neither answered nor failed for `slow_s`
+    seconds.
+    """
 
     log: EventLog
     states: FoldCache[SandboxState]
@@ -60,13 +62,13 @@ class StallReporter:
         return delay
 
     def succeeded(self, build_id: str) -> None:
-        """Forget the failures of this build."""
+        """Forget the failures of this build, because it has made progress."""
         self._failures.pop(build_id, None)
 
     @asynccontextmanager
     async def watch(self, state: SandboxState) -> AsyncIterator[None]:
-        """Report the build when the block takes longer than `slow_s` seconds, unless another reason is reported
-        already.
+        """Run the block. Appends `sandbox.stalled` when it takes longer than `slow_s` seconds and the log has no reason
+        yet.
         """
         since, reports = datetime.now(UTC), []
 
@@ -86,7 +88,9 @@ class StallReporter:
             await asyncio.gather(*reports, return_exceptions=True)
 
     async def _report(self, build_id: str, stalled: SandboxStalled) -> None:
-        """Append the event, unless nothing waits or this reason is recorded. Errors are only logged."""
+        """Append the event if the build has pending work and the log does not have this reason yet. Errors are only
+        logged.
+        """
         try:
             state = await self.states.read(build_id)
             recorded = None if state.stalled is None else state.stalled.reason

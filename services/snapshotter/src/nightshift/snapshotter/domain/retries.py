@@ -10,14 +10,15 @@ from nightshift.eventlog.backoff import Backoff
 class SnapshotRetries:
     """Decides about retries of failed snapshots.
 
-    After `pre_sleep_attempts` failed snapshots before a sleep, the gateway pauses the sandbox with its files instead.
+    After `pre_sleep_attempts` failed snapshots before a sleep it gives up. The sandbox gateway then pauses the
+    sandbox, which keeps the files.
     """
 
     pre_sleep_attempts: int = 5
     backoff: Backoff = field(default_factory=lambda: Backoff(first_s=0.5, cap_s=30.0))
 
     def gives_up(self, reason: SnapshotReason, attempt: int) -> bool:
-        """Return whether the snapshotter stops trying after this failed attempt.
+        """Return whether the snapshotter stops trying after this failed attempt. `attempt` counts from 1.
 
         It gives up a checkpoint at once, because a later checkpoint replaces it. It never gives up the snapshot of an
         ended build, because nothing replaces that.

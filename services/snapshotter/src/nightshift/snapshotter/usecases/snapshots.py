@@ -1,4 +1,4 @@
-"""Makes the snapshots that a build needs, and retries as long as its files can still be saved."""
+"""Makes the snapshots that a build needs, and retries while the sandbox still has its files."""
 
 import random
 from collections.abc import Callable
@@ -39,7 +39,7 @@ _HOPELESS = (SandboxGone, HostileTree, FileRefused)
 
 @dataclass(eq=False)
 class Snapshots:
-    """Makes the snapshots of builds. `jitter` returns a number from 0 to 1 that spreads retries."""
+    """Makes the snapshots of builds. `jitter` returns a number from 0 to 1 that varies the delays of retries."""
 
     log: EventLog
     workspaces: WorkspaceCapture
@@ -53,10 +53,12 @@ class Snapshots:
         self._builds = FoldCache(self.log, lambda _: Workspace(), evolve)
 
     async def make(self, build_id: str) -> float | None:
-        """Make the snapshots that a build needs now. Returns the seconds to wait before calling this again, or None.
+        """Make all snapshots that a build needs now. Returns None when none is left to make.
 
-        A process must not run it twice at the same time for a build. When two processes make the same snapshot, only
-        one event is appended.
+        When a snapshot failed, returns the seconds after which the caller must call `make` again.
+
+        One process must not run `make` twice at the same time for a build. When two processes make the same snapshot,
+        only one event is appended.
         """
         while True:
             state = await self._builds.read(build_id)
@@ -71,7 +73,11 @@ class Snapshots:
                 return pause
 
     async def _held(self, state: Workspace, sandbox_id: str) -> list[WantedSnapshot]:
-        """Return the passed-over checkpoints whose files the sandbox still holds, oldest first."""
+        """Return the older checkpoints without a snapshot (`passed_over`) of which the sandbox still has a copy of the
+        files, oldest first.
+
+        Returns an empty list when the sandbox does not answer.
+        """
         if not state.passed_over:
             return []
         try:
@@ -85,7 +91,7 @@ class Snapshots:
     ) -> float | None:
         """Try to make a snapshot once and append the result.
 
-        Returns the seconds until the next attempt, or None for none.
+        Returns the seconds until the next attempt. Returns None when no further attempt is needed.
         """
         attributes = {"gen_ai.conversation.id": build_id, "nightshift.snapshot.reason": wanted.reason}
         with (

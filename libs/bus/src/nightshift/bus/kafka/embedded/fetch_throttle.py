@@ -1,6 +1,6 @@
 """Decides when a consumer fetches again from the embedded broker.
 
-That broker does not answer a waiting fetch when records arrive. So the client waits before each fetch instead.
+The embedded broker does not answer a waiting fetch when records arrive. So the client waits before each fetch instead.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ REQUEST_STEPS: Sequence[tuple[float, float]] = ((30.0, 0.02), (float("inf"), 0.1
 
 
 class PublishNotifications(Protocol):
-    """Announces that a topic has new records."""
+    """Tells consumers that a topic has new records."""
 
     @property
     def connected(self) -> bool:
@@ -36,7 +36,7 @@ class PublishNotifications(Protocol):
 
 
 class FetchThrottle:
-    """Delays the fetches of one consumer: until a notification arrives, or for a time that follows the recent
+    """Delays the fetches of one consumer: until a notification arrives, at most for a time that depends on recent
     traffic.
     """
 
@@ -50,7 +50,7 @@ class FetchThrottle:
     ) -> None:
         """Create the throttle of one consumer.
 
-        - `steps`: the delays that apply while no notifications arrive, see STEPS.
+        - `steps`: the delays to use while notifications cannot arrive, see STEPS.
         - `max_fetch_delay_s`: the shortest time between two fetches. The first fetch after a quiet time is not delayed.
         - `clock`: returns seconds.
         """
@@ -65,13 +65,16 @@ class FetchThrottle:
         self._timeout: FetchTimeout | None = None
 
     def set_timeout_of(self, setter: Callable[[int], None]) -> None:
-        """Let this throttle set, through `setter`, how many milliseconds the consumer's fetches wait at the broker."""
+        """Let this throttle decide how many milliseconds the consumer's fetches wait at the broker.
+
+        It passes the number to `setter`.
+        """
         self._timeout = FetchTimeout(setter)
         self._timeout.ask(FETCH_WAIT_MS)
 
     @property
     def wait_s(self) -> float:
-        """The seconds before the next fetch when no notification arrives."""
+        """The seconds to wait before the next fetch when no notification arrives."""
         if self._notifications is not None and self._notifications.connected:
             return self._delay
         if self._last is None:
@@ -80,7 +83,7 @@ class FetchThrottle:
         return next(wait for until, wait in self._steps if quiet < until)
 
     def notify(self) -> None:
-        """End the current delay, or else the next one, because there may be new records."""
+        """End the current delay, because there may be new records. If no delay is running, the next one is skipped."""
         self._notified.set()
 
     async def pause(self) -> None:
@@ -98,13 +101,13 @@ class FetchThrottle:
                 await asyncio.sleep(left)
 
     def leaving(self) -> None:
-        """Note that a fetch is sent now."""
+        """Remember the current time as that of the last fetch. Call it when a fetch is sent."""
         self._left_at = self._clock()
 
     def fetching(self) -> None:
-        """Note that a fetch of all partitions is sent now.
+        """Clear the notification, because a fetch of all partitions is sent now.
 
-        It finds the records of all earlier notifications, so clear them.
+        This fetch finds the records of all earlier notifications.
         """
         if self._notified.is_set():
             self._notified.clear()

@@ -1,8 +1,8 @@
-"""Adapts how long a consumer's fetches may take at the embedded broker.
+"""Adapts the time limit of a consumer's fetches at the embedded broker.
 
 To answer a fetch, that broker scans every batch of a partition with new records: about one millisecond for a thousand
-batches. When the fetch's time ends first, the broker answers without the rest. A time that is always too short would
-never return the records. So after empty answers the time grows, and after full ones it shrinks again.
+batches. At the time limit, it answers with the records found so far. A limit that is always too short would never
+return the records. So after incomplete answers the limit grows, and after complete ones it shrinks again.
 """
 
 from collections.abc import Callable
@@ -12,12 +12,12 @@ _EASE = 0.98  # factor per complete fetch: halves the time within 35 fetches
 
 
 class FetchTimeout:
-    """Sets the time limit (milliseconds) of one consumer's fetches: the one asked for, or longer while it is too
-    short.
+    """Sets the time limit (milliseconds) of one consumer's fetches: the one given to `ask`, or a longer one while
+    answers are incomplete.
     """
 
     def __init__(self, setter: Callable[[int], None]) -> None:
-        """Create it. `setter` sets the time limit of the consumer's next fetches."""
+        """`setter` sets the time limit of the consumer's next fetches."""
         self._setter = setter
         self._asked = 0
         self._needed = 0.0
@@ -25,7 +25,7 @@ class FetchTimeout:
         self._set = 0
 
     def ask(self, wait_ms: int) -> None:
-        """Set the shortest time limit to use."""
+        """Set the shortest time limit to use, `wait_ms` milliseconds."""
         self._asked = wait_ms
         self._apply()
 

@@ -1,6 +1,6 @@
 """The private parts of aiokafka 0.14 that the workarounds for the embedded broker change.
 
-A test fails when one moves.
+A test fails when aiokafka changes one of them.
 """
 
 import asyncio

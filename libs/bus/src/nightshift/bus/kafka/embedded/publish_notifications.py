@@ -17,7 +17,7 @@ _RECONNECT_S = 1.0
 
 
 class PostgresPublishNotifications:
-    """Receives notifications on a database connection of its own, from entering this context manager to leaving it.
+    """Receives notifications on a database connection of its own. Use it as an async context manager.
 
     `connected` is False while notifications would be lost. Consumers must poll then.
     """
@@ -29,8 +29,9 @@ class PostgresPublishNotifications:
         self._listening: asyncio.Task[None] | None = None
 
     def subscribe(self, topic: str, notify: Callable[[], None]) -> None:
-        """Call `notify` whenever the topic has new records, and after each reconnect, because notifications may be lost
-        before.
+        """Call `notify` whenever the topic has new records, and after each reconnect.
+
+        Notifications may have been lost before a reconnect.
         """
         self._subscribers[topic].append(notify)
 

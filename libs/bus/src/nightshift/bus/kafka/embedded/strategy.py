@@ -1,7 +1,7 @@
-"""How consumers fetch from the embedded broker, which answers a waiting fetch only at the end of its time.
+"""How consumers fetch from the embedded broker, which answers a waiting fetch only at its time limit.
 
-Instead of the broker, the client waits: until a notification says that a topic has new records, or for a time that
-follows the recent traffic.
+Instead of the broker, the client waits: until a notification says that a topic has new records, at most for a time
+that depends on the recent traffic.
 """
 
 from functools import partial
@@ -23,7 +23,7 @@ _JOINING = FetchWait(50, 1)  # used until all clients have started
 
 
 class EmbeddedBroker:
-    """The BrokerStrategy for the embedded broker: throttled fetches, and attempts in a second group."""
+    """The BrokerStrategy for the embedded broker: throttled fetches, and attempts stored in a second consumer group."""
 
     def __init__(self, settings: KafkaSettings, database: Database | None) -> None:
         self._facts = frozenset(settings.topics.facts)
@@ -36,11 +36,11 @@ class EmbeddedBroker:
         return self._notifications is not None and self._notifications.connected
 
     def fetch_wait(self, subscription: Subscription) -> FetchWait:
-        """Return a short wait for the start. Afterwards the consumer's throttle sets it."""
+        """Return a short wait for the consumer's start. Afterwards the consumer's FetchThrottle sets the wait."""
         return _JOINING
 
     def attempts(self, group: str) -> PartitionAttempts:
-        """Return a store that keeps the attempts as committed offsets."""
+        """Return a store that keeps the group's attempts (see RestartGuard) as committed offsets of a second group."""
         return GroupAttempts(group)
 
     def started(self, subscription: Subscription, consumer: AIOKafkaConsumer) -> None:

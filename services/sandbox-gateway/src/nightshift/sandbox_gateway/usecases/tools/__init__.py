@@ -1,1 +1,1 @@
-"""The tools, one function each. An error that the agent can correct is an outcome, not an exception."""
+"""The tools, one function each. An error that the agent can correct is returned as an outcome, not raised."""

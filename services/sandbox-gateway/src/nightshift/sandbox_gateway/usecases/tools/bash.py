@@ -1,4 +1,7 @@
-"""The tool bash. It runs a command to its end, or in the background with a handle to read, restart or stop it."""
+"""The tool bash. It runs a command to its end, or starts it in the background.
+
+A background command has a handle, with which later calls read its output, restart it or stop it.
+"""
 
 import asyncio
 from collections.abc import Coroutine
@@ -64,7 +67,10 @@ async def _foreground(ctx: Context, ask: Bash) -> CallOutcome:
 
 
 async def _limits(ctx: Context, exit_code: int | None = None) -> str:
-    """Return notes about the limits of the sandbox that were reached, each on a line of its own."""
+    """Return notes about the limits of the sandbox that the command reached, each on a line of its own.
+
+    Returns "" when none was reached or the sandbox does not answer.
+    """
     try:
         notes = limit_notes(await ctx.sandbox.usage(), exit_code=exit_code)
     except (FileRefused, SandboxUnavailable):  # the command's result is more important than these notes
@@ -73,7 +79,7 @@ async def _limits(ctx: Context, exit_code: int | None = None) -> str:
 
 
 def in_last_directory(command: str) -> str:
-    """Return the command so that it starts in the directory where the last such command ended.
+    """Return the command, changed so that it starts in the directory in which the previous foreground command ended.
 
     When that directory is gone, the command's output says so.
     """
@@ -82,9 +88,9 @@ def in_last_directory(command: str) -> str:
 
 
 def _kept_in(status: CallStatus, text: str) -> str | None:
-    """Return the names of the files in the sandbox with the whole output, for the note in a cut output.
+    """Return the names of the files in the sandbox with the whole output, for the note in a shortened output.
 
-    They exist until the sandbox ends, for example when the build sleeps.
+    They exist until the sandbox ends, for example when the build sleeps. None when the output is not in files.
     """
     names = [
         *(() if text.startswith("[stderr]\n") else ("out",)),
@@ -95,9 +101,10 @@ def _kept_in(status: CallStatus, text: str) -> str | None:
 
 
 async def run_once(ctx: Context, spec: CallSpec) -> CallStatus:
-    """Start the command, unless it began before, even under another gateway. Then wait for its end.
+    """Start the command, unless any replica of the sandbox gateway started it before. Then wait for its end.
 
-    Raises AgentBroken when the command neither begins nor can be ended.
+    Raises AgentBroken when, after several attempts, the sandbox has no record of the command, or still reports it as
+    running.
     """
     deadline = asyncio.get_running_loop().time() + (spec.timeout_s or 0) + _GRACE_S
     ctx.fail.reach("before_run")
@@ -126,7 +133,9 @@ async def _ended(ctx: Context, call_id: str, deadline: float) -> CallStatus:
 
 
 async def _unless_cancelled(ctx: Context, asked: Coroutine[Any, Any, CallStatus]) -> CallStatus:
-    """Return the answer of the sandbox, or the state `running` as soon as the build is cancelled."""
+    """Return the result of `asked`, a request to the sandbox. Returns the state `running` as soon as the build is
+    cancelled.
+    """
     waiting = asyncio.create_task(asked)
     cancelled = asyncio.create_task(ctx.cancelled.wait())
     try:
@@ -168,13 +177,16 @@ async def _stop(ctx: Context, handle: str) -> CallOutcome:
 
 
 async def _new_output(ctx: Context, handle: str) -> tuple[CallStatus, str]:
-    """Return the state of a background command, and as text what it has written since the last look."""
+    """Return the state of a background command, and as text its output since the last call that read it."""
     status = await ctx.sandbox.new_output(handle, reader=ctx.call_id)
     return status, _text(status.output or (b"", b""))
 
 
 async def _restart(ctx: Context, ask: Bash) -> CallOutcome:
-    """Stop the old command and start it again under the id of this call. So the restart, too, happens only once."""
+    """Stop a background command and start it again. The new run has the id of this call as its handle.
+
+    So a repetition of this call does not restart the command again.
+    """
     handle = ask.handle or ""
     if (refused := _foreign(ctx, handle)) is not None:
         return refused
@@ -190,7 +202,7 @@ def _spec(ctx: Context, command: str, timeout_s: float | None) -> CallSpec:
 
 
 def _foreign(ctx: Context, handle: str) -> CallOutcome | None:
-    """Return the error for a handle that is no call id of this build, or None for a call id of this build."""
+    """Return an error for the agent when `handle` is not the id of a call of this build. Otherwise returns None."""
     parts = handle.split("/")
     if len(parts) == 3 and parts[0] == ctx.build_id and parts[1].isdigit() and parts[2].isdigit():
         return None
@@ -202,7 +214,7 @@ def _no_such(handle: str) -> CallOutcome:
 
 
 def _joined(output: str, note: str) -> str:
-    """Return the output with a note below it. Blank lines at the beginning of the output are kept."""
+    """Return the output with the note on a line of its own below. Keeps blank lines at the beginning of the output."""
     return f"{output}\n{note}" if output else note
 
 
@@ -214,7 +226,7 @@ def _state(status: CallStatus) -> str:
 
 
 async def output_of(ctx: Context, call_id: str, status: CallStatus) -> str:
-    """Return both streams of the call as text, the second one after a heading."""
+    """Return stdout and stderr of the call as text. A heading precedes stderr."""
     if status.output is not None:
         kept = status.output
     else:

@@ -1,4 +1,4 @@
-"""Opens a page in headless Chromium and takes a picture of it in each size.
+"""Opens a web page in headless Chromium and takes a picture of it in each size.
 
 This script runs in the sandbox, with the standard library only. Its arguments are the address and the sizes, such as
 `1280x800`. It prints a JSON list with an object for each size. It exits with code 3 when the sandbox has no browser,
@@ -33,7 +33,10 @@ MOST_BYTES, MOST, LONGEST, PHONE, REFUSED_TRIES = 3_500_000, 20, 300, 500, 20
 
 
 def browser_program() -> str | None:
-    """Return the first browser in the search path, or else one that Playwright has installed, or else None."""
+    """Return the path of a browser: the first one in the search path, otherwise one that Playwright has installed.
+
+    Returns None when there is no browser.
+    """
     found = [path for name in NAMES if (path := shutil.which(name))]
     for pattern in CACHES:
         found += sorted(glob(os.path.expanduser(pattern)))
@@ -73,7 +76,10 @@ class Browser:
         self.events: list[dict[str, Any]] = []
 
     def read(self, until: float) -> dict[str, Any] | None:
-        """Return the next message, or None when none comes before the time `until` of the monotonic clock."""
+        """Return the next message, or None when none comes before the time `until` of the monotonic clock.
+
+        Ends the script when the browser has ended.
+        """
         while b"\0" not in self.buffer:
             left = until - time.monotonic()
             if left <= 0 or not select.select([self.inp], [], [], left)[0]:
@@ -111,9 +117,9 @@ class Browser:
         raise SystemExit(f"the browser did not answer {method} within {START_S:g} s")
 
     def wait_for(self, wanted: str, timeout_s: float) -> bool:
-        """Wait for an event, and then until no other event comes for QUIET_S seconds.
+        """Wait for the event `wanted`, and then until no other event comes for QUIET_S seconds.
 
-        Returns whether the event came.
+        Returns False when the event does not come within `timeout_s` seconds.
         """
         until, seen = time.monotonic() + timeout_s, False
         while True:
@@ -131,7 +137,10 @@ class Browser:
 
 
 def picture(page: Browser, session: str, url: str, size: str) -> dict[str, Any]:
-    """Load the page in this size. Returns its picture in base64, and the messages about what is wrong with the page."""
+    """Load the page `url` in a window of this size. `session` is the id of the DevTools session of a browser tab.
+
+    Returns the picture in base64, the page's HTTP status, and messages about its errors.
+    """
     width, height = map(int, size.split("x"))
     page.events.clear()
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < PHONE}
@@ -159,7 +168,7 @@ def picture(page: Browser, session: str, url: str, size: str) -> dict[str, Any]:
 
 
 def status(events: list[dict[str, Any]]) -> int | None:
-    """Return the HTTP status of the page itself."""
+    """Return the HTTP status of the page's document, or None when the browser reported none."""
     for event in events:
         if event.get("method") == "Network.responseReceived" and event["params"].get("type") == "Document":
             return int(event["params"]["response"]["status"])
@@ -167,7 +176,7 @@ def status(events: list[dict[str, Any]]) -> int | None:
 
 
 def complaint(event: dict[str, Any]) -> str | None:
-    """Return what the event says is wrong with the page, or None when it says nothing like that."""
+    """Return the error of the page that this browser event reports, as text, or None when it reports no error."""
     params = event.get("params", {})
     match event.get("method"):
         case "Network.responseReceived":

@@ -1,4 +1,4 @@
-"""What every tool receives in addition to its input."""
+"""The values that every tool receives in addition to its input."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -11,12 +11,13 @@ from nightshift.sandboxes.port import Sandbox
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What every tool receives in addition to its input.
+    """The values that every tool receives in addition to its input.
 
     - `env`: the environment variables of commands, with placeholders for secrets.
     - `cancelled`: set when the build has ended.
-    - `watch()`: a context manager; reports the build when the sandbox does not answer within seconds.
-    - `link`: returns the signed URL of a port's preview, or None when previews have the driver's URLs.
+    - `watch()`: a context manager. It appends `sandbox.stalled` when the sandbox does not answer for several seconds.
+    - `link`: returns the signed URL of a port's preview. Returns None when previews have the URLs of the sandbox
+      driver.
     """
 
     build_id: str

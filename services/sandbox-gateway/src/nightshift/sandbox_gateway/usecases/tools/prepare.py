@@ -1,4 +1,4 @@
-"""prepare_workspace: clones the source, runs the set-up commands, and lists the tools that the sandbox has."""
+"""Prepares a workspace: clones the source, runs the set-up commands, and lists the tools that the sandbox has."""
 
 from dataclasses import replace
 
@@ -45,7 +45,12 @@ done
 
 
 async def prepare(ctx: Context, state: SandboxState, network: str) -> CallOutcome:
-    """Run every step once. A failed clone is an error. A failed set-up command is not; the agent reads about it."""
+    """Prepare the workspace; each step runs only once. Returns a text that describes the workspace to the agent, with
+    `network` in it.
+
+    If the clone fails, the call fails. If a set-up command fails, the call succeeds and the text contains the command's
+    output.
+    """
     said: list[str] = []
     if state.source is not None:
         outcome, text = await _step(ctx, "clone", _CLONE, _clone_variables(ctx, state, state.source))
@@ -89,7 +94,9 @@ def _clone_variables(ctx: Context, state: SandboxState, source: Source) -> dict[
 
 
 async def _step(ctx: Context, name: str, command: str, variables: dict[str, str]) -> tuple[int, str]:
-    """Run a step once. Returns its exit code (124 after a timeout) and its output."""
+    """Run a step in the sandbox once: a repeated call only returns the result again. Returns the step's exit code (124
+    after a timeout) and its output.
+    """
     step = replace(ctx, call_id=f"{ctx.call_id}/{name}")
     spec = CallSpec(
         step.call_id,

@@ -1,4 +1,4 @@
-"""open_port: opens a preview, and waits until it answers HTTP from outside."""
+"""The tool open_port: opens a preview, and waits until it answers HTTP from outside."""
 
 import asyncio
 

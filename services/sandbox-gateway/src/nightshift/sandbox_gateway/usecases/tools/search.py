@@ -45,7 +45,9 @@ async def grep(ctx: Context, ask: Grep) -> CallOutcome:
 
 
 def _with_gaps(rows: Sequence[Match], *, apart: bool) -> list[str]:
-    """Return the rows as lines. With `apart`, a line `--` separates rows that are not consecutive in their file."""
+    """Return the rows as lines of text. If `apart`, a line `--` separates rows that are not consecutive in their
+    file.
+    """
     lines: list[str] = []
     last = ("", 0)
     for row in rows:
