@@ -32,8 +32,9 @@ _ACCEPTED = "SELECT stream_id, accepted_at FROM nightshift.recent_builds($1, $2)
 
 @dataclass(frozen=True, slots=True)
 class QueuePlace:
-    """The place of a queued build: `position` among all queued builds, `of_account` among those of its account. 1
-    starts next.
+    """The place of a queued build: `position` among all queued builds, and `of_account` among those of its account.
+
+    The build with the position 1 starts next.
     """
 
     account_id: str

@@ -27,7 +27,10 @@ def addresses(stack: Mapping[str, Any]) -> dict[str, str]:
 
 
 class StackChild:
-    """A running `nightshift up`. `pid` is the process to end later when the stack is kept."""
+    """A `nightshift up` that runs as a child process.
+
+    `pid` is the process to end later when the stack is kept after the command.
+    """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.pid = process.pid
@@ -48,7 +51,7 @@ async def start_stack(
 ) -> StackChild:
     """Starts a stack and waits until it is ready. Raises NightshiftError, with the stack's last output, when it fails.
 
-    Unless `outlives_us`, the stack stops when this process exits or is killed.
+    If `outlives_us`, the stack keeps running when this process exits. Otherwise it stops with this process.
     """
     home.mkdir(parents=True, exist_ok=True)
     log = home / "up.log"

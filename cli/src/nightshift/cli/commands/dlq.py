@@ -252,7 +252,10 @@ async def _redrive(
 
 
 async def _objects(letter: DeadLetter, stack: AsyncExitStack, home: Path) -> ObjectStore | None:
-    """Returns the object store when this dead letter needs one and settings name one. Otherwise returns None."""
+    """Returns the object store when a part of this dead letter is stored there.
+
+    Returns None when no part is, or when no settings for an object store are found.
+    """
     if letter.value_ref is None and letter.headers_ref is None:
         return None
     try:

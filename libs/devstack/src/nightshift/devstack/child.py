@@ -20,9 +20,10 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """How to run a child process: command, log file, environment, user and group. None means those of this process.
+    """How to run a child process: command, log file, environment, user and group.
 
-    On Linux, the kernel sends `death_signal` to the child when its parent dies.
+    When the environment, the user or the group is None, the child gets that of this process. On Linux, the kernel sends
+    `death_signal` to the child when its parent dies.
     """
 
     name: str

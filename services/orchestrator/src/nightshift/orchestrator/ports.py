@@ -95,8 +95,8 @@ class SharedPace:
 class ProviderKey(Protocol):
     """What all replicas with the same provider key know about this key.
 
-    A refusal is for one model, or for every model when `model` is None. Each of these has incidents and probes of its
-    own. The fake and the real adapter pass the same conformance tests.
+    A refusal is for one model, or for every model when `model` is None. Incidents and probes are kept apart for each
+    model and for None. The fake and the real adapter pass the same conformance tests.
     """
 
     @property
@@ -112,9 +112,11 @@ class ProviderKey(Protocol):
         ...
 
     async def refuse(self, refused: RefusedKey) -> bool:
-        """Record that the provider refuses the key. Returns True for the first record of an incident, else False.
+        """Record that the provider refuses the key.
 
-        Each further record makes the wait before the next probe longer, up to a limit.
+        An incident begins with a refusal and lasts until the provider accepts the key again. Returns True for the first
+        record of an incident, else False. Each further record makes the wait before the next probe longer, up to a
+        limit.
         """
         ...
 
@@ -197,14 +199,15 @@ class BuildRepository(Protocol):
     async def commit_at_any_version(self, build_id: str, command: Command, now: datetime) -> None:
         """Append the events of a command that leads to the same events in every state, such as a report.
 
-        Raises StreamClosed when the build has ended, and EventIdReused when an event with this id has other content.
+        Raises StreamClosed when the build has ended. Raises EventIdReused when the log has an event with the same id
+        and other content.
         """
         ...
 
     async def has_recorded(self, build_id: str, command: RequestCommand) -> bool:
         """Return whether the log contains the events that this command leads to.
 
-        Returns False when the command's id was used for something else.
+        Returns False when it does not, or when the events with the command's id as their cause are other ones.
         """
         ...
 
@@ -218,9 +221,10 @@ class BuildRepository(Protocol):
     async def decision_about(
         self, build_id: str, call_id: str
     ) -> tuple[ApprovalResolved | None, ToolCallAnswered | None]:
-        """Return the approval or denial of a tool call, and the result of the call. Each is None when it is missing.
+        """Return a tool call's `approval.resolved` and `tool_call.answered` events, each None when the log does not
+        have it.
 
-        A result that the sandbox gateway gave is left out.
+        A call that ran in the sandbox has an event of another type as its result, which is not returned.
         """
         ...
 

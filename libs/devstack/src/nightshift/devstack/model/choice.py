@@ -30,9 +30,9 @@ class Chooser:
         self._used: dict[tuple[str, int], int] = {}
 
     def choose(self, conversation: Conversation) -> PositionedTurn:
-        """Return the first turn in the file whose position, `match` and limit fit the request.
+        """Return the first turn in the scenario file whose position, `match` and limit fit the request.
 
-        Raises NoAnswer when no turn fits.
+        The position is the number of assistant messages in the request. Raises NoAnswer when no turn fits.
         """
         if conversation.role == "judge" and not self._has_judge:
             return PositionedTurn(_all_met(conversation), 0, None, None)

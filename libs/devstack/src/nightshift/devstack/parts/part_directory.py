@@ -24,8 +24,9 @@ _REACHABLE = Path("/var/lib/nightshift")
 
 @dataclass(frozen=True, slots=True)
 class PartDirectory:
-    """PostgreSQL's data folder and programs, and the user and group under which it runs. None means those of this
-    process.
+    """PostgreSQL's data folder and programs, and the user and group under which it runs.
+
+    When the user or the group is None, it is that of this process.
     """
 
     data: Path

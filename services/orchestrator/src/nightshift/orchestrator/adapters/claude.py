@@ -75,7 +75,7 @@ _BEFORE_SENDING = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
 class ClaudeModel:
-    """The port Model over the Messages API. Leaving the context closes the connections."""
+    """The port Model over the Messages API. An async context manager, which closes the connections at the end."""
 
     def __init__(
         self, *, api_key: str | None = None, base_url: str | None = None, silence_s: float = 120.0
@@ -173,7 +173,7 @@ class ClaudeModel:
 async def _whole(stream: AsyncStream[object], assembly: Assembly) -> AsyncIterator[dict[str, Any]]:
     """Add each event of the stream to `assembly`, and then yield it.
 
-    A stream that breaks after the whole message ends without an error. One that breaks earlier raises its error.
+    An error of the stream is ignored when the whole message has arrived before it. Otherwise it is raised.
     """
     try:
         async for event in stream:

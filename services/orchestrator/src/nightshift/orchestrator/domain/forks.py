@@ -56,7 +56,8 @@ _GO_ON = "Go on from here."
 
 @dataclass(slots=True)
 class ForkPoint:
-    """Reads the events of a build in order, and finds the end of one turn and the files at that moment.
+    """Reads the events of a build in order, and finds the state at the end of one turn and a snapshot of that moment's
+    files.
 
     A snapshot of another moment has the same files when no tool call between the two moments can have written files.
     """
@@ -162,7 +163,7 @@ def builder(request: BuildRequested, base: ForkBase) -> str:
 
 
 def events(request: BuildRequested, base: ForkBase) -> tuple[Event, ...]:
-    """Return the events that begin a fork: the conversation of its base, and what a person says to it."""
+    """Return the events that begin a fork: the conversation of its base, and the request's message to the agent."""
     other_model = builder(request, base) != base.accepted.model
     forked = BuildForked(
         base_build_id=base.accepted.build_id,

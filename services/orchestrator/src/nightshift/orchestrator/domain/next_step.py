@@ -311,9 +311,9 @@ def _earliest(refresh: datetime, deadline: datetime | None) -> datetime:
 
 
 def due(state: BuildState, step: Wait, now: datetime, longest: timedelta) -> datetime:
-    """Return when a waiting run of a build calls `next_step` again if no notification comes.
+    """Return the time at which a waiting run of a build calls `next_step` again although no notification has come.
 
-    That is the time in an AwaitTime, or `longest` after `now` for any other wait. An earlier deadline of the build
+    That is the time in an AwaitTime, and `longest` after `now` for any other wait. An earlier deadline of the build
     replaces it.
     """
     until = now + longest

@@ -64,7 +64,9 @@ def asked(state: BuildState, data: QuestionAsked) -> BuildState:
 
 
 def as_result(data: ToolCallAnswered) -> ToolCallCompleted:
-    """Return the answer to a tool call in the form in which the sandbox gateway gives results."""
+    """Return the answer to a tool call as an event `tool_call.completed`, so that it is folded like a result from the
+    sandbox.
+    """
     return ToolCallCompleted(call_id=data.call_id, is_error=data.is_error, output=data.output, duration_ms=0)
 
 

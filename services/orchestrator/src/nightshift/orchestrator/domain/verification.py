@@ -97,7 +97,7 @@ def verify(
 ) -> Verification:
     """Make every decision in a build's stream again, and return the first difference whose kind is in `kinds`.
 
-    `events` are the whole stream, with the fields fetched that the object store holds. Raises Fault, which names the
+    `events` are the whole stream, with the large fields fetched from the object store. Raises Fault, which names the
     version, for a log that cannot be folded.
     """
     check = _Check(policy or Policy(), kinds)
@@ -300,7 +300,9 @@ def _ids_compared(
 
 
 def _edges(state: BuildState, at: datetime) -> list[datetime]:
-    """Return the times close to the append, at `at`, at which `next_step` can return another step for this state."""
+    """Return the times close to `at`, the time of the append, at which `next_step` can return another step for this
+    state.
+    """
     times: list[datetime | None] = [state.counters.retry_at, state.funds.refused_until, state.waits_until]
     times += [question.deadline for question in state.questions]
     times += [grant.expires_at - timedelta(seconds=5) for grant in state.funds.grants]

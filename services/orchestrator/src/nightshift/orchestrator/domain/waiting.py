@@ -208,9 +208,9 @@ def paused(state: BuildState, detail: str | None = None) -> BuildWaiting:
 def resume(state: BuildState, reason: ResumeReason) -> Events:
     """Return the events that a build appends when one of the answers for which it waits has come.
 
-    When no answer is open any more, that is `build.resumed` with this `reason`. While one is open, it is
-    `build.waiting` for the rest, unless the build already waits for exactly that. Returns an empty tuple for a build
-    that does not wait, and for a paused one: the function `resume_paused` ends a pause.
+    When no other answer is missing, that is `build.resumed` with this `reason`. Else it is `build.waiting`, or nothing
+    when that event would repeat the one before. Returns nothing for a build that does not wait or is paused:
+    `resume_paused` ends a pause.
     """
     if state.mode is not RunMode.WAITING or state.waits_for == "paused":
         return ()

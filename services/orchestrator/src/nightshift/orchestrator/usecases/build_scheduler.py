@@ -168,7 +168,7 @@ class BuildScheduler:
         """Stop all runs and release their leases.
 
         A run with a model call in flight first appends the outcome of the call. Otherwise the next owner would make and
-        pay the call again. When `cut_short` is set, the calls that are still running are given up.
+        pay the call again. When `cut_short` is set, the runs no longer wait for their calls.
         """
         self._closing = True
         held = list(self._active.values())
@@ -300,9 +300,10 @@ class BuildScheduler:
             await self.start(build_id)
 
     async def _waiting_for_provider(self, room: int) -> Sequence[str]:
-        """Return the ids of builds that wait for the provider.
+        """Return the ids of builds that wait for the provider, the longest waiting first.
 
-        They are at most as many as this replica has room for, plus as many as it knows to be blocked.
+        Reads as many as this replica has room for, and one more for each build that it knows to be refused by the
+        provider.
         """
         limit = max(room, 1) + self._provider.blocked
         waiting = await self._unowned.waiting_for_provider(limit=limit)

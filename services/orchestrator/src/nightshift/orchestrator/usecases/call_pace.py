@@ -1,7 +1,8 @@
-"""Spaces the model calls of one replica while the provider has too many calls.
+"""Spaces the model calls of one replica while the provider has too many calls. All builds that use the key share the
+pace.
 
-All builds that use the key share the pace. The replicas share the pace through the port ProviderKey. Each replica
-adopts what the others have learned. While calls are spaced, it asks the port for the turn of each call.
+The replicas share the pace through the port ProviderKey, and each replica adopts what the others have learned. While
+calls are spaced, a replica asks this port before each call whether the call may start.
 """
 
 from dataclasses import dataclass, field
@@ -63,12 +64,15 @@ class CallPace:
             self.interval_s = 0.0
 
     def adopt(self, interval_s: float, pause_s: float, now: datetime) -> None:
-        """Take over the pace that all replicas with this key share."""
+        """Take over the pace that all replicas with this key share.
+
+        From `now` no call starts for `pause_s` seconds. Then calls start `interval_s` seconds apart.
+        """
         self.interval_s = interval_s
         self.pause_until(now + timedelta(seconds=pause_s), now)
 
     def wait_until(self, at: datetime) -> None:
-        """Start no call of this replica before `at`, because another replica has the turn."""
+        """Start no call of this replica before `at`, because another replica starts a call first."""
         self._next = at
 
     def pause_until(self, until: datetime, now: datetime) -> None:

@@ -60,7 +60,9 @@ class ReceivedNotifications:
         self._event = asyncio.Event()
 
     def on_ready(self) -> None:
-        """Note that notifications arrive from now on. Ends a running `wait`: earlier appends were not notified."""
+        """Note that notifications arrive from now on. Also ends a running `wait`, because appends before now were not
+        notified.
+        """
         self.listening = True
         self._event.set()
 

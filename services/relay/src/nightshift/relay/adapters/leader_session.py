@@ -53,8 +53,8 @@ _Statement: TypeAlias = asyncpg.prepared_stmt.PreparedStatement
 class PostgresLeaderSession:
     """The LeaderSession port on one database connection, which executes one statement at a time.
 
-    `notify` is a prepared statement on another connection that notifies consumers of new records. None: nobody is
-    notified.
+    `notify` is a prepared statement on another connection that notifies consumers of new records. If it is None, nobody
+    is notified.
     """
 
     def __init__(
