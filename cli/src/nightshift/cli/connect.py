@@ -26,10 +26,9 @@ Limit = Annotated[int, Parameter(validator=Number(gte=1, lte=1000))]
 
 
 def settings_for(kind: type[_S], home: Path, *, role: str = "nightshift_reader") -> _S:
-    """Returns settings of the class `kind` for the installation that `home` belongs to.
+    """Returns settings of the class `kind` for a command: from environment variables, or else from the stack on `home`.
 
-    An environment variable has priority over the value of the running stack. `role` is the database role to connect as.
-    Raises ConfigurationError when neither source has a required setting.
+    `role` is the database role to connect as. Raises ConfigurationError when neither source has a required setting.
     """
     given = {name.removeprefix("NIGHTSHIFT_").lower() for name, value in os.environ.items() if value}
     stack = _of_stack(home, role)

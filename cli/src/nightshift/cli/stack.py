@@ -22,7 +22,7 @@ _ADDRESS_KEYS = {"postgres": "dsn", "kafka": "bootstrap", "s3": "endpoint", "mod
 
 
 def addresses(stack: Mapping[str, Any]) -> dict[str, str]:
-    """Returns part → address from the description of a stack. Passwords are masked."""
+    """Returns server → address for the servers in the description of a stack. Passwords are masked."""
     return {part: hide_passwords(stack[part][key]) for part, key in _ADDRESS_KEYS.items() if part in stack}
 
 

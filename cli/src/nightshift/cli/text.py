@@ -32,6 +32,6 @@ def visible(text: str) -> str:
 
 
 def joined(text: str) -> str:
-    """Returns all lines of a text as one line, cut to 480 characters."""
+    """Returns a text of several lines as one line, cut to 480 characters."""
     flat = " ".join(text.split())
     return flat if len(flat) <= _LONGEST else flat[: _LONGEST - 1] + "…"

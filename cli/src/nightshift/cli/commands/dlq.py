@@ -235,9 +235,9 @@ def _agreed(count: int) -> bool:
 async def _redrive(
     dead_letters: DeadLetters, settings: KafkaSettings, chosen: list[DeadLetter], home: Path
 ) -> dict[str, str | None]:
-    """Redrives these dead letters in the order of their topic. Returns id → error, or None where it succeeded.
+    """Redrives these dead letters, in the order in which the topic of dead letters has them.
 
-    Only one dead letter is in memory at a time.
+    Returns id → error, or None where it succeeded. Only one dead letter is in memory at a time.
     """
     errors: dict[str, str | None] = {one.id: "the topic no longer holds it" for one in chosen}
     async with AsyncExitStack() as stack:

@@ -43,7 +43,8 @@ class Model(Protocol):
     async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
         """Send this request body, and read the streamed answer to its end. Raises CallError when there is no answer.
 
-        Cancelling the task closes the connection, and so ends the call at the provider.
+        `meter` is told the token counts as soon as the provider states them. Cancelling the task closes the connection,
+        and so ends the call at the provider.
         """
         ...
 

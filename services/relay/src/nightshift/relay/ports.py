@@ -91,7 +91,7 @@ class LogReader(Protocol):
     """Reads the event log by shards. Every call may raise Unavailable."""
 
     async def read(self, cursors: Mapping[int, int], *, max_events: int, max_bytes: int) -> Sequence[Row]:
-        """Return the rows after the given position of each shard, in commit order within a shard.
+        """Return the rows after the position that `cursors` has for each shard, in commit order within a shard.
 
         `max_events` and `max_bytes` limit how many rows are returned.
         """
@@ -141,4 +141,8 @@ class AppendNotifications(Protocol):
         """True while notifications arrive."""
 
     async def wait(self, seconds: float) -> frozenset[int]:
-        """Wait up to `seconds` for a notification. Returns the shards that were notified since the last call."""
+        """Wait up to `seconds` for a notification, and return the shards to which writers have appended since the last
+        call.
+
+        Returns an empty set when no notification has come.
+        """

@@ -109,9 +109,9 @@ def _all_met(conversation: Conversation) -> Turn:
 
 
 def _captured(name: str, pattern: str, conversation: Conversation) -> str:
-    """Return the text for the placeholder `name`: the last match of the pattern, or its first group when it has one.
+    """Return the text for the placeholder `name`: the last match of the pattern in the conversation.
 
-    Raises NoAnswer when nothing matches.
+    If the pattern has a group, that is only the text of its first group. Raises NoAnswer when nothing matches.
     """
     finds = list(re.finditer(pattern, f"{conversation.system}\n{conversation.text}", re.MULTILINE))
     if not finds:

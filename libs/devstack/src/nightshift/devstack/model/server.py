@@ -165,8 +165,9 @@ class _Request:
         await self._send({"type": "http.response.body", "body": json.dumps(value).encode()})
 
     async def answer_with_fault(self, message: Message, turn: Turn) -> None:
-        """Send a message as JSON, cut off or malformed if the turn asks for that. Raises _Failure if it asks for an
-        error.
+        """Send a message as JSON, cut off or malformed if the scenario's turn asks for that.
+
+        Raises _Failure if the turn asks for an error response.
         """
         if turn.error_after is not None:
             raise _Failure(529, turn.message or "Overloaded", turn.error_type)

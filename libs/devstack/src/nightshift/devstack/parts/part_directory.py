@@ -36,12 +36,12 @@ class PartDirectory:
 
 
 def find_part_directory(wanted: Path, programs: Path | None = None) -> PartDirectory:
-    """Create the data folder and find the programs. The folder is at `wanted`, or in /var/lib/nightshift with a link
-    at `wanted`.
+    """Create the data folder and find the programs. The folder is at `wanted`, or in /var/lib/nightshift with a link at
+    `wanted`.
 
     `programs` is the program folder of another installation, such as /usr/lib/postgresql/17/bin. Raises BinaryMissing
-    when it has no server. Raises DirectoryUnusable when the server's user cannot reach a data folder. Blocks for
-    milliseconds.
+    when the program folder has no server, and DirectoryUnusable when the server's user cannot reach a data folder.
+    Blocks for milliseconds.
     """
     given = programs is not None
     programs = _programs() if programs is None else _checked(programs)

@@ -106,7 +106,10 @@ class ClaudeModel:
         await self._client.close()
 
     async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
-        """Send this request body, and read the streamed answer to its end. Raises CallError when there is no answer."""
+        """Send this request body, and read the streamed answer to its end. Raises CallError when there is no answer.
+
+        `meter` is told the token counts as soon as the provider states them.
+        """
         began = time.monotonic()
         assembly = Assembly()
         first: float | None = None

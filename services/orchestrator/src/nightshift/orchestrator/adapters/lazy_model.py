@@ -30,7 +30,10 @@ class LazyModel:
             await (await self._loading).close()
 
     async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
-        """Send this request body, and read the streamed answer to its end. Raises CallError when there is no answer."""
+        """Send this request body, and read the streamed answer to its end. Raises CallError when there is no answer.
+
+        `meter` is told the token counts as soon as the provider states them.
+        """
         return await (await self._loaded_model()).answer(body, meter)
 
     async def count(self, body: bytes) -> int:

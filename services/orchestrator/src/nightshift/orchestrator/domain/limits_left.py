@@ -22,7 +22,7 @@ def limits_left(state: BuildState, turn: int) -> str:
 
 
 def levels(state: BuildState, turn: int) -> tuple[int, ...]:
-    """Return coarse numbers of the turns, tool calls and money that are left.
+    """Return the turns, tool calls and money that are left as coarse numbers, such as tenths of each limit.
 
     When these numbers change, the agent should be told what is left.
     """

@@ -172,7 +172,7 @@ def message(state: BuildState, command: MessageAgent) -> Events:
 
 
 def set_limits(state: BuildState, command: SetLimits) -> Events:
-    """Return the event of the new limits. A build that waits at a limit continues when there is room again."""
+    """Return the event of the new limits. A build that waits at a limit continues when the new limit allows it."""
     changed = BuildLimitsChanged(
         turn_limit=command.turn_limit or state.request.turn_limit,
         tool_call_limit=command.tool_call_limit or state.request.tool_call_limit,

@@ -249,7 +249,7 @@ class BuildRequests:
         await self._commit(request.build_id, state, command)
 
     async def set_limits(self, event: RecordedEvent, request: BuildLimitsSet) -> None:
-        """Set limits of the build. A build that waits at a limit continues when there is room again.
+        """Set limits of the build. A build that waits at a limit continues when the new limit allows it.
 
         Raises NotFound when the build does not exist.
         """

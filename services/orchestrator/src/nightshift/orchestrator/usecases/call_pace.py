@@ -25,10 +25,11 @@ class PaceSettings:
 
 @dataclass(slots=True)
 class CallPace:
-    """Decides when the next call may start.
+    """Decides when the next call may start. A refusal doubles the interval between calls, an answer shortens it by a
+    fifth.
 
-    A refusal doubles the interval between calls, an answer shortens it by a fifth. A refused call that started before
-    the interval last changed has no effect. Calls in flight at the same time are refused together, for one reason.
+    A refused call that started before the interval was last doubled does not double it again. Calls in flight at the
+    same time are refused together, for one reason.
     """
 
     settings: PaceSettings = field(default_factory=PaceSettings)
@@ -47,7 +48,7 @@ class CallPace:
     def refused(self, started_at: datetime, now: datetime, *, retry_after_s: float | None) -> None:
         """Pause all calls for as long as the provider asked, and double the interval between later calls.
 
-        The interval is not doubled for a call that started before it was last doubled.
+        A call that started before the interval was last doubled does not double it again.
         """
         pause = self.settings.default_pause_s if retry_after_s is None else max(retry_after_s, 0.0)
         self.pause_until(now + timedelta(seconds=min(pause, self.settings.longest_pause_s)), now)

@@ -183,7 +183,7 @@ class Runner:
             _log.warning("build.stall_not_reported", build_id=self.build_id, error=str(unreported))
 
     async def _abandon_call(self) -> None:
-        """End the open call at its real cost, so that the next owner of the build need not count its worst case."""
+        """End the open call at the cost that it has had so far. Otherwise the next owner counts its worst case."""
         if self._call is None:
             return
         command = AbandonCall(await self._stop_call())
@@ -378,7 +378,7 @@ class Runner:
         return model_of(self._state.request, side_calls.next_role(self._state, self._policy))
 
     async def _append_outcome(self, outcome: Answer | CallFailed) -> bool:
-        """Append the outcome of a call, or a replacement after an error: an open call would be made and paid again."""
+        """Append the outcome of a call, or a replacement after an error, because an open call would be paid again."""
         command: Command = outcome
         instead: Iterator[Command] | None = None
         while True:

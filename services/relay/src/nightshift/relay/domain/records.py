@@ -72,9 +72,9 @@ def group_by_partition(records: Iterable[Record]) -> Batch | None:
 
 
 def shards_of(group: int, groups: int, shards: int) -> range:
-    """Return the shards of a group. Every shard belongs to exactly one group.
+    """Return the numbers of the shards that belong to group number `group`, out of `groups` groups and `shards` shards.
 
-    Raises ValueError for an unknown group.
+    Every shard belongs to exactly one group. Raises ValueError for an unknown group.
     """
     if not 0 <= group < groups <= shards:
         raise ValueError(f"group {group} of {groups}: there are {shards} shards")
