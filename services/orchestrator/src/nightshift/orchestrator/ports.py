@@ -192,8 +192,8 @@ class BuildRepository(Protocol):
     async def commit(self, build_id: str, state: BuildState, command: Command, now: datetime) -> BuildState:
         """Append the events that `command` leads to after the version of `state`, and return the state after them.
 
-        Raises VersionConflict, EventIdReused or StreamClosed when `state` is not the newest state. Then call `catch_up`
-        and decide again.
+        Raises VersionConflict, EventIdReused or StreamClosed when `state` is not the newest state. The caller then
+        calls `catch_up` and decides again.
         """
         ...
 

@@ -43,7 +43,7 @@ _HOUR, _MINUTES = "1h", "5m"
 
 
 def check_system(system: Any) -> None:
-    """Raises Invalid for a system prompt that is neither text nor text blocks, and for an empty block."""
+    """Raises Invalid for a system prompt that is not text and no list of text blocks, and for an empty block."""
     if system is None or isinstance(system, str):
         return
     if not isinstance(system, list):

@@ -158,7 +158,7 @@ def accepted(fresh: BuildAccepted, request: BuildRequested, base: ForkBase) -> B
 
 
 def builder(request: BuildRequested, base: ForkBase) -> str:
-    """Return the model of a fork's agent: the model that the request names, or else that of the base."""
+    """Return the model of a fork's agent: the model that the request names, or else the model of the base build."""
     return request.model or (request.models or {}).get("builder") or base.accepted.model
 
 
@@ -192,7 +192,7 @@ def forked(state: BuildState, data: BuildForked) -> BuildState:
 
 
 def may_rewind(state: BuildState) -> bool:
-    """Return whether the build is stopped and neither its model nor a tool is working."""
+    """Return whether the build is stopped, and no model call and no tool call of it is running."""
     outside = state.open_outside
     working = any(call.result is None and call.call_id not in outside for call in state.tool_calls)
     return state.mode in (RunMode.WAITING, RunMode.SLEEPING) and state.call is None and not working

@@ -82,7 +82,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class AwaitProvider:
-    """The build waits for the provider. It continues when the replica that runs it may call the provider."""
+    """The build waits for the provider. The build continues when its replica may call the provider."""
 
 
 @dataclass(frozen=True, slots=True)

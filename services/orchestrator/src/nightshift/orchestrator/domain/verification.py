@@ -62,7 +62,8 @@ _PRICED: Final = frozenset({"price_version", "cost_microusd"})
 class Difference:
     """A place in the stream where today's code decides something else than the log contains.
 
-    `recorded` is the event in the log, and `decided` is that of today's code. One of them is None when it is missing.
+    `recorded` is the event in the log, or None when the log has no event there. `decided` is the event of today's code,
+    or None when it decides none.
     """
 
     version: int
@@ -316,7 +317,7 @@ def _edges(state: BuildState, at: datetime) -> list[datetime]:
 def _with_output_limit(state: BuildState, recorded: Sequence[RecordedEvent], policy: Policy) -> Policy | None:
     """Return the policy with the output limit for which the next call's worst case is the recorded amount of money.
 
-    Returns None when the recorded events neither reserve nor request money.
+    Returns None when the recorded events contain no such amount.
     """
     amounts = (
         one.data.reserve_microusd if isinstance(one.data, ModelCallStarted) else one.data.minimum_microusd

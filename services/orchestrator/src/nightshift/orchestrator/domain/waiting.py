@@ -158,7 +158,7 @@ def _more(state: BuildState, *, few: bool) -> BuildLimitsChanged:
 def message(state: BuildState, command: MessageAgent) -> Events:
     """Return the events of a person's message. The message closes open questions and denies open approvals.
 
-    The message ends neither a wait at a limit nor a pause. While calls of customer's tools are open, the build keeps
+    A wait at a limit and a pause go on after the message. While calls of customer's tools are open, the build keeps
     waiting for their results.
     """
     events: Events = (AgentSteered(reason="person", message=command.message),)

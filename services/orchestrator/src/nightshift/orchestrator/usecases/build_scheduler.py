@@ -236,7 +236,8 @@ class BuildScheduler:
     async def _renew_all(self) -> None:
         """Renew all leases.
 
-        When the database is unavailable, the runs go on, because no other replica can take them either.
+        When the database is unavailable, the builds of this replica run on, because no other replica can take them
+        either.
         """
         held = list(self._active.values())
         leases = [active.lease for active in held]

@@ -154,7 +154,7 @@ class PostgresLeaderSessions:
 
     @contextlib.asynccontextmanager
     async def open(self, shards: Sequence[int]) -> AsyncIterator[PostgresLeaderSession]:
-        """Open a session for these shards. It does not lead until `lead` returns True.
+        """Open a session for these shards. The session does not lead until its `lead` returns True.
 
         Raises Unavailable when the database does not answer. Raises ConfigurationError when the connection goes through
         a transaction pooler.
