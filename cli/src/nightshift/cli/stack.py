@@ -49,9 +49,10 @@ class StackChild:
 async def start_stack(
     home: Path, *, arguments: list[str], environment: Mapping[str, str], outlives_us: bool
 ) -> StackChild:
-    """Starts a stack and waits until it is ready. Raises NightshiftError, with the stack's last output, when it fails.
+    """Starts `nightshift up` with these arguments and environment variables, and waits until the stack is ready.
 
-    If `outlives_us`, the stack keeps running when this process exits. Otherwise it stops with this process.
+    Raises NightshiftError, with the stack's last output, when it fails. If `outlives_us`, the stack keeps running when
+    this process exits. Otherwise it stops with this process.
     """
     home.mkdir(parents=True, exist_ok=True)
     log = home / "up.log"

@@ -55,6 +55,7 @@ class Ledger(Protocol):
     ) -> LedgerChange | None:
         """Lock the account, call `decide`, append the events and store the change, all in one transaction.
 
+        When the decision is about one reservation, `lease_id` is its id, and the snapshot tells `decide` about it.
         Returns the change that was written. Returns None when `decide` returned None, or when the log already had all
         events of the change.
         """

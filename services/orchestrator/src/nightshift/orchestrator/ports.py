@@ -129,7 +129,7 @@ class ProviderKey(Protocol):
         ...
 
     async def return_probe(self, model: str | None = None) -> None:
-        """End a probe that was taken but not made, so that another caller can take it at once."""
+        """Give back a probe whose call was not made, so that another caller can take the probe at once."""
         ...
 
     async def accepted(self, model: str | None = None) -> bool:
@@ -264,7 +264,7 @@ class UnownedBuilds(Protocol):
     """Finds builds that no orchestrator runs."""
 
     async def unowned(self, *, limit: int, per_account: int) -> Sequence[str]:
-        """Return the ids of builds that an orchestrator should run now and that have no live lease.
+        """Return up to `limit` ids of builds that an orchestrator should run now and that have no live lease.
 
         - First come the builds that have started, the oldest first. Sleeping builds are not included. A build that
           waits for a person or a provider is included only when its wait is due.
@@ -277,5 +277,7 @@ class UnownedBuilds(Protocol):
         ...
 
     async def waiting_for_provider(self, *, limit: int) -> Sequence[str]:
-        """Return the ids of builds without a live lease that wait for the provider. The longest waiting come first."""
+        """Return up to `limit` ids of builds that wait for the provider and have no live lease, the longest waiting
+        first.
+        """
         ...

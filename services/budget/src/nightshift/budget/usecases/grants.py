@@ -96,9 +96,10 @@ class Grants:
         return await self._ledger.transact(request.account_id, decide, lease_id=request.lease_id)
 
     async def settle_build(self, build_id: str, *, granted_before: int, in_flight: bool = True) -> None:
-        """Settle the reservations of the build that were granted before this stream version, and release unspent money.
+        """Settle the reservations of the build that were granted before the stream version `granted_before`.
 
-        If `in_flight` is False, a reservation that pays for a running model call stays open.
+        Their unspent money is released. If `in_flight` is False, a reservation that pays for a running model call stays
+        open.
         """
 
         async def read() -> Bills:
@@ -139,7 +140,7 @@ class Grants:
     async def _settle(
         self, build_id: str, read: Callable[[], Awaitable[Bills]], *, expired: bool = False
     ) -> bool:
-        """Settle the bills that `read` returns. Returns False when there are none."""
+        """Settle the bills that `read` returns, as `expired` if that is True. Returns False when there are no bills."""
         stream = build_stream(build_id)
         for _ in range(ATTEMPTS):
             bills = await read()

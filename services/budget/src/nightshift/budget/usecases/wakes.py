@@ -194,8 +194,8 @@ class Wakes:
     ) -> Unpaid | None:
         """Reserve the money of the next call and wake the build in one transaction.
 
-        Returns Unpaid when the account cannot pay the call. Returns None when the build was woken, by this call or by
-        another one, or has ended.
+        The sleepers after it keep what they need for their next calls, `later`, as far as money is left. Returns Unpaid
+        when the account cannot pay the call. Returns None when the build is awake now or has ended.
         """
         for _ in range(ATTEMPTS):
             if sleeper.need is None:

@@ -77,7 +77,7 @@ class PostgresProviderKey:
         return await self._ask("SELECT nightshift.take_provider_probe($1, $2)", self._row(model), hold)
 
     async def return_probe(self, model: str | None = None) -> None:
-        """End a probe that was taken but not made, so that another caller can take it at once."""
+        """Give back a probe whose call was not made, so that another caller can take the probe at once."""
         await self._ask("SELECT nightshift.return_provider_probe($1)", self._row(model))
 
     async def accepted(self, model: str | None = None) -> bool:

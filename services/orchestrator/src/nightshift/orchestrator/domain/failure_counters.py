@@ -78,8 +78,9 @@ def slept(counters: FailureCounters, reason: str) -> FailureCounters:
 def backoff(failures: int, cause: UUID, policy: Policy, *, retry_after_s: float | None) -> timedelta:
     """Return the wait before the next model call, after `failures` failures in a row.
 
-    It grows exponentially, and is at least what the provider asked for. The jitter comes from the id of the failed
-    call. So the same decision, made again, gives the same wait.
+    The wait grows exponentially, and is at least `retry_after_s`, the wait that the provider asked for, if that is
+    plausible. The jitter comes from `cause`, the id of the failed call. So the same decision, made again, gives the
+    same wait.
     """
     jitter = (cause.int % 1_000_003) / 1_000_003
     wait = Backoff(policy.first_backoff_s, policy.longest_backoff_s).delay(failures, jitter=jitter)

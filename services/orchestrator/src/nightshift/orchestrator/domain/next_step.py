@@ -248,7 +248,7 @@ def _limit(kind: EscalationKind, detail: str) -> Escalate:
 
 
 def _give_up(stuck: str) -> Step:
-    """Return the step for an agent that is stuck again after the warning."""
+    """Return the question to a person about an agent that is stuck again after the warning."""
     detail = f"the agent is stuck, again after a warning: {stuck}"
     return Escalate("repetition", detail, _STEERED, ("continue", "end"))
 

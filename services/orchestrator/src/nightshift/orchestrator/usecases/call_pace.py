@@ -46,9 +46,11 @@ class CallPace:
         return at
 
     def refused(self, started_at: datetime, now: datetime, *, retry_after_s: float | None) -> None:
-        """Pause all calls for as long as the provider asked, and double the interval between later calls.
+        """Pause all calls for `retry_after_s`, the wait that the provider asked for, and double the interval between
+        later calls.
 
-        A call that started before the interval was last doubled does not double it again.
+        When the provider asked for no wait, the pause is `default_pause_s`. A call that started before the interval was
+        last doubled does not double it again.
         """
         pause = self.settings.default_pause_s if retry_after_s is None else max(retry_after_s, 0.0)
         self.pause_until(now + timedelta(seconds=min(pause, self.settings.longest_pause_s)), now)

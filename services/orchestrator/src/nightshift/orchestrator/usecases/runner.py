@@ -292,7 +292,7 @@ class Runner:
         return self._counted[1]
 
     async def _start_call(self) -> None:
-        """Call the model. The call's reservation is in the log already."""
+        """Send the request of the open call. The log already has the event of the call's start."""
         call = self._state.call
         if call is None:
             return

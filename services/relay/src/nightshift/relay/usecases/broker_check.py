@@ -136,6 +136,8 @@ class BrokerCheck:
 async def note_loss(session: LeaderSession, reason: str, *, seen: int, group: str) -> None:
     """Record that the broker lost data: in this process's log and metrics, and in the database, where all leaders see
     it.
+
+    Nothing is recorded in the database when it has a loss with a higher number than `seen`.
     """
     _log.error("broker.data_lost", group=group, reason=reason)
     metrics.LOSSES.labels(group).inc()
