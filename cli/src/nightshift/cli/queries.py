@@ -50,7 +50,7 @@ class Builds:
         self._log = PostgresEventLog(database, actor="cli", notify=False)
 
     async def events(self, build_id: str, *, after: int = 0) -> list[RecordedEvent]:
-        """Returns the events of a build with a version above `after`. Raises NotFound when the build does not exist."""
+        """Returns the events of a build after the version `after`. Raises NotFound when the build does not exist."""
         found = await self._read(build_id, after)
         if not found and not after:
             raise NotFound(f"there is no build {build_id}", hint="`nightshift builds` lists them")

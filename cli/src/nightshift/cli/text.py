@@ -16,7 +16,7 @@ def dollars(microdollars: int) -> str:
 
 
 def text_of(value: str | BlobRef) -> str:
-    """Returns the text, or its size and digest when it is stored by reference."""
+    """Returns the text. For a text that is in the object store, returns its size and digest instead."""
     return value if isinstance(value, str) else f"[{value.bytes:,} bytes, {value.ref[:19]}…]"
 
 

@@ -107,7 +107,10 @@ class Wakes:
             raise
 
     async def wake_account(self, account_id: str) -> None:
-        """Wake the account's builds that sleep for money, in the order in which they should get it, while it lasts."""
+        """Wake the account's builds that sleep for money, while the account has money.
+
+        The build that should get money first is woken first.
+        """
         for sleepers in (await self._sleepers({account_id})).values():
             await self._wake_in_turn(sleepers, reason="top_up")
 

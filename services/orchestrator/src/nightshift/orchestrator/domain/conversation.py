@@ -88,7 +88,7 @@ def started(state: BuildState, data: ModelCallStarted) -> Conversation:
 
 
 def _is_sent(entry: Entry) -> bool:
-    """Return whether requests to the model contain the entry. They leave out an answer without visible content."""
+    """Return whether requests to the model contain the entry. Returns False for an answer without visible content."""
     if isinstance(entry, AssistantMessage) and not isinstance(entry.content, BlobRef):
         return any(map(is_visible, entry.content))
     return True

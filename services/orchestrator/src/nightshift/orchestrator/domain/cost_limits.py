@@ -50,7 +50,7 @@ def over_day_limit(state: BuildState, reserve: int) -> Escalate | None:
 
 
 def raised(state: BuildState, *, turns: int, few: bool) -> int | None:
-    """Return the cost limit of a build raised by the cost of its next call and of `turns` more turns.
+    """Return the build's cost limit, raised by the cost of its next call and of `turns` more turns.
 
     Unless `few`, the limit also at least doubles. Returns the limit unchanged when the build did not stop at it, and
     None when the build has no limit.

@@ -151,8 +151,9 @@ class BuildScheduler:
             active.runner.notify(version)
 
     async def cancel(self, build_id: str, command: CancelBuild) -> None:
-        """Let the run of this build end the build, if it runs here, because the run knows what its model call has cost
-        so far.
+        """If this build runs here, let its run end the build with the command. Otherwise do nothing.
+
+        The run knows what its model call has cost so far.
         """
         if (active := self._active.get(build_id)) is not None:
             active.runner.cancel(command)

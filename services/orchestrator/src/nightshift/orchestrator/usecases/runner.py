@@ -357,7 +357,7 @@ class Runner:
                 await self._report_provider(blocked(self._provider.key_id, refused))
 
     async def _note_begun(self, model: str) -> None:
-        """Let the builds continue that wait for the provider, because it begins to answer a call of this model."""
+        """Let builds that wait for the provider continue, because it begins to answer a call of this model."""
         over = self._provider.ended_by(self.build_id, model, self._called_at)
         reported = [one for one in over if await self._report_provider(recovered(self._provider.key_id, one))]
         await self._provider.note_over(reported)

@@ -67,7 +67,7 @@ class ReceivedNotifications:
         self._event.set()
 
     def on_payload(self, payload: str) -> None:
-        """Note the shard to which a writer appended. `payload` is its number. Other groups' shards are ignored."""
+        """Note that a writer appended to the shard whose number is `payload`. Other groups' shards are ignored."""
         shard = self._shards.get(payload)
         if shard is not None:
             self._notified.add(shard)

@@ -32,7 +32,7 @@ class KafkaAdmin:
             return frozenset(await self._client.list_topics())
 
     async def describe(self, names: Sequence[str]) -> dict[str, TopicPlan]:
-        """Return the partitions, the replication and the settings of each of these topics that exists, by its name."""
+        """Return topic name → partitions, replication and settings, for each of these topics that exists."""
         there = sorted(set(names) & await self.names())
         if not there:
             return {}
