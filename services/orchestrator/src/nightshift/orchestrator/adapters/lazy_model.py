@@ -9,10 +9,10 @@ from nightshift.orchestrator.ports import ClosingModel, UsageMeter
 
 
 class LazyModel:
-    """The port Model over a model that is loaded in a thread.
+    """The port Model over a model that is loaded in a thread. Calls wait until the model is loaded.
 
-    Entering the context starts the loading, and leaving the context closes the model. Calls wait until the model is
-    loaded. `failed` is set when `load` raises.
+    An async context manager: entering it starts the loading, and leaving it closes the model. `failed` is an asyncio
+    event that is set when `load` raises.
     """
 
     def __init__(self, load: Callable[[], ClosingModel]) -> None:

@@ -289,7 +289,7 @@ class RewindBuild:
 
 @dataclass(frozen=True, slots=True)
 class SetLimits:
-    """Set the limits that are not None. `cause` is the id of the request."""
+    """Set limits of the build. A limit that is None stays as it is. `cause` is the id of the request."""
 
     turn_limit: int | None
     tool_call_limit: int | None
@@ -299,7 +299,7 @@ class SetLimits:
 
 @dataclass(frozen=True, slots=True)
 class WaitForProvider:
-    """Begin to wait for the provider, because it refuses the key. `detail` names the key and the reason."""
+    """Begin to wait for the provider, because the provider refuses the key. `detail` names the key and the reason."""
 
     detail: str
 

@@ -304,7 +304,7 @@ def _wake(state: BuildState, now: datetime, policy: Policy) -> Events:
 
 
 def _resumed(state: BuildState, events: Events, command: Command, now: datetime, policy: Policy) -> Events:
-    """Return the events, plus a request for money when they end a wait and no grant covers the next model call."""
+    """Return `events`, plus a request for money when they end a wait and no grant covers the next model call."""
     after = evolve_all(state, events)
     if state.mode is not RunMode.WAITING or after.mode is not RunMode.RUNNING or after.call is not None:
         return events

@@ -199,7 +199,7 @@ def may_rewind(state: BuildState) -> bool:
 
 
 def rewound(state: BuildState, data: BuildRewound) -> BuildState:
-    """Fold a rewind: return to the conversation of an earlier turn, and give up the sandbox.
+    """Fold a rewind: return to the conversation of an earlier turn, and forget the present sandbox.
 
     The spent money and the count of turns stay.
     """

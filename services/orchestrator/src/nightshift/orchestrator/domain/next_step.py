@@ -49,7 +49,7 @@ class AwaitModel:
 
 @dataclass(frozen=True, slots=True)
 class CountPrompt:
-    """Ask the provider for the tokens of the next request, because otherwise an estimate would decide.
+    """Ask the provider for the number of tokens of the next request, because otherwise an estimate would decide.
 
     Then decide again.
     """

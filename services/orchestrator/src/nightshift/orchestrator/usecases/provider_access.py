@@ -82,7 +82,10 @@ class ProviderAccess:
                 await self._key.return_probe(model)
 
     def may_call(self, build_id: str, model: str) -> bool:
-        """Return whether the build may call the model: the key is accepted, or this is the build that tries again."""
+        """Return whether the build may call the model.
+
+        It may when the provider accepts the key, or when this build was chosen to try the refused key.
+        """
         refused = self.refused_for(model)
         if refused is None or self._probes.get(refused.model) == build_id:
             self._models.pop(build_id, None)
@@ -91,7 +94,7 @@ class ProviderAccess:
         return False
 
     def is_probe(self, build_id: str) -> bool:
-        """Return whether this build is the one that tries again while the others wait."""
+        """Return whether this build was chosen to try the refused key while the other builds wait."""
         return bool(self.refusals) and build_id in self._probes.values()
 
     def startable(self, waiting: Iterable[str]) -> Sequence[str]:
