@@ -59,7 +59,10 @@ class AdoptedProcess:
         self._code: int | None = None
 
     def poll(self) -> int | None:
-        """Return the exit code, negative for a signal, or None while the process runs."""
+        """Return the exit code, or the negative number of the signal that ended the process.
+
+        Returns None while the process runs.
+        """
         return self._take(os.WNOHANG)
 
     def wait(self) -> int:
@@ -131,7 +134,10 @@ class Child:
         return self._process.pid
 
     def poll(self) -> int | None:
-        """Return the exit code, negative for a signal, or None while the process runs."""
+        """Return the exit code, or the negative number of the signal that ended the process.
+
+        Returns None while the process runs.
+        """
         code = self._process.poll()
         if code is not None:
             self.unreaped.discard(self.pid)

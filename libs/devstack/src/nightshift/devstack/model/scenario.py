@@ -81,7 +81,7 @@ class _Part(BaseModel):
 
 
 class Match(_Part):
-    """Conditions on a request. All given conditions must hold.
+    """Conditions on a request, which must meet all of those that are given.
 
     A pattern may match anywhere in the text, also across lines.
     """

@@ -145,7 +145,10 @@ class _Request:
         self._send = send
 
     def conversation(self, *, counting: bool = False) -> Conversation:
-        """Return the validated body. Raises _Failure with status 400, 401 or 404."""
+        """Return the validated body.
+
+        Raises _Failure with status 401 without an API key, 404 for an unknown model, and 400 for other mistakes.
+        """
         if not (
             self._headers.get("x-api-key") or self._headers.get("authorization", "").startswith("Bearer ")
         ):
