@@ -66,7 +66,7 @@ class DeadLetter:
     """A decoded dead letter. `key`, `value` and `headers` are those of the message that failed.
 
     Bytes that were too large to send are in the object store under `dead-letters/<digest>`. Then `value_ref` or
-    `headers_ref` holds their digest. All times are ISO 8601 text.
+    `headers_ref` is their digest. All times are ISO 8601 text.
     """
 
     id: str

@@ -148,7 +148,10 @@ class DeadLetters:
         await producer.send([codec.redriven_marker(self._topic, dead_letter)])
 
     async def drop(self, dead_letter: DeadLetter, reason: str, producer: Producer) -> None:
-        """Mark a dead letter as given up, with the reason. Its record stays in the topic. Raises Unavailable."""
+        """Mark a dead letter as given up, with the reason. Its record stays in the topic.
+
+        Raises Unavailable when the broker does not answer.
+        """
         await producer.send([codec.dropped_marker(self._topic, dead_letter.id, reason)])
 
 

@@ -44,8 +44,9 @@ class Dispatcher:
     ) -> None:
         """Create the dispatcher of one subscription.
 
-        `objects` loads event data that is too large for a message. If `keys` is given, every request must be signed.
-        Raises ValueError unless all handled events have one owner, that is, come from one topic.
+        `objects` loads event data that is too large for a message. `seen_subjects` is the number of streams whose last
+        handled version is remembered. If `keys` is given, every request must be signed. Raises ValueError unless all
+        handled events have one owner, that is, come from one topic.
         """
         owners = {event.owner for event in subscription.handlers}
         if len(owners) != 1:
@@ -91,8 +92,8 @@ class Dispatcher:
     async def handle(self, message: Inbound) -> None:
         """Decode a message and call its handler. Raises the errors of decoding and of the handler.
 
-        Does nothing for a message that does not decode and whose type has no handler, unless the subscription reports
-        such messages. Adds the event's ids to the log context, which the caller must clear before each message.
+        Ignores a message that does not decode when its type has no handler and the subscription's `reports_undecodable`
+        is False. Adds the event's ids to the log context, which the caller must clear before each message.
         """
         try:
             event = await self._decode(message)

@@ -1,4 +1,4 @@
-"""The Prometheus metrics of the bus. No label holds a build or account id, because their number is unbounded."""
+"""The Prometheus metrics of the bus. No label contains a build or account id, because their number is unbounded."""
 
 from prometheus_client import Counter, Gauge
 

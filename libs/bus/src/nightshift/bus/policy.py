@@ -56,8 +56,8 @@ class RetryPolicy:
     After a Transient error other than Unavailable, a message has `attempts` attempts in all.
 
     A handler raises Unavailable when the database, the broker or the object store does not answer. The message then
-    waits as long as the DependencyProbe says that one of them does not answer. When all of them answer, the message
-    itself may be the cause. It is then dead-lettered after `dependency_doubt_s`.
+    waits as long as a check of them (DependencyProbe) says that one does not answer. When all of them answer, the
+    message itself may be the cause. It is then dead-lettered after `dependency_doubt_s`.
     """
 
     attempts: int = 5
@@ -76,7 +76,7 @@ class RetryPolicy:
     def dependency_backoff(self) -> Backoff:
         """The delays while a dependency is unavailable.
 
-        They stay short, so that work resumes soon after it answers again.
+        They stay short, so that work resumes soon after the dependency answers again.
         """
         return Backoff(self.base_s, self.dependency_cap_s)
 

@@ -85,10 +85,9 @@ class Inbound(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Undecodable:
-    """Takes the place of records that the Kafka client cannot decode. `value` is their bytes as the broker stores
-    them.
+    """Takes the place of records that the Kafka client cannot decode: those from `offset` to `next_offset` - 1.
 
-    It covers the offsets from `offset` to `next_offset` - 1. `problem` says what is wrong with the bytes.
+    `value` is their bytes as the broker stores them. `problem` says what is wrong with the bytes.
     """
 
     topic: str

@@ -43,11 +43,17 @@ class AttemptStore(Protocol):
     """Keeps Attempts at the broker, where they outlive the process."""
 
     async def read_attempts(self, partition: TopicPartition) -> Attempts | None:
-        """Return the attempts written last for this partition, or None when there are none. Raises Transient."""
+        """Return the attempts written last for this partition, or None when there are none.
+
+        Raises Transient when the broker does not answer.
+        """
         ...
 
     async def write_attempts(self, partition: TopicPartition, attempts: Attempts) -> None:
-        """Store the attempts of this partition and commit `attempts.offset`. Raises Transient."""
+        """Store the attempts of this partition and commit `attempts.offset`.
+
+        Raises Transient when the broker does not accept them.
+        """
         ...
 
 
@@ -72,7 +78,7 @@ class RestartGuard:
     async def call(self, message: Inbound, handle: Callable[[Inbound], Awaitable[None]]) -> None:
         """Call `handle` with the message and raise its errors.
 
-        Raises ProcessEnded without calling it when this message has already ended two processes.
+        Raises ProcessEnded, and does not call `handle`, when this message has already ended two processes.
         """
         if self._known is None:
             await self._begin(message.offset)

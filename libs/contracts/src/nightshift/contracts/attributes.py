@@ -34,9 +34,9 @@ _ATTRIBUTES: Final = (
 
 
 class Attributes:
-    """The CloudEvents attributes of a message by their Kafka header names.
+    """The CloudEvents attributes of a message, by the names of their Kafka headers, such as `ce_type`.
 
-    They come from the headers (binary mode) or from the JSON object in the value (structured mode).
+    In binary mode they are the message's headers. In structured mode they are members of the JSON object in its value.
     """
 
     def __init__(self, headers: Headers, *, structured: bool = False) -> None:
@@ -44,8 +44,8 @@ class Attributes:
         self._structured = structured
 
     def name(self, header: str) -> str:
-        """Returns the name of this attribute as the sender wrote it, for errors: the header, or the JSON name in
-        structured mode.
+        """Returns the name by which an error calls this attribute: that of the header, or in structured mode that of
+        the JSON member.
         """
         return header.removeprefix("ce_") if self._structured else header
 
@@ -69,9 +69,9 @@ class Attributes:
         return _media_type(self.optional(topics.CONTENT_TYPE) or "")
 
     def time(self) -> datetime | None:
-        """Returns the time of the event, or None when it is missing.
+        """Returns the time of the event, or None when the attribute is missing.
 
-        Raises InvalidEnvelope unless it has the form of RFC 3339.
+        Raises InvalidEnvelope when the attribute is present but is no time in the form of RFC 3339.
         """
         text = self.optional(topics.TIME)
         if text is None:
@@ -85,9 +85,9 @@ class Attributes:
             raise wrong from None
 
     def sequence(self) -> int | None:
-        """Returns the stream version of a fact, or None when it is missing.
+        """Returns the stream version of a fact, or None when the attribute is missing.
 
-        Raises InvalidEnvelope unless it has 19 digits.
+        Raises InvalidEnvelope when the attribute is present but does not consist of 19 digits.
         """
         text = self.optional(topics.SEQUENCE)
         if text is None:
@@ -97,7 +97,9 @@ class Attributes:
         return int(text)
 
     def envelope(self, subject: str, *, correlation_id: str | None, causation_id: UUID | None) -> Envelope:
-        """Returns all attributes as an Envelope. Raises InvalidEnvelope for the first wrong one."""
+        """Returns all attributes as an Envelope with the given subject. Raises InvalidEnvelope for the first missing or
+        wrong attribute.
+        """
         if self.required(topics.SPECVERSION) != "1.0":
             raise InvalidEnvelope("must be 1.0", header=self.name(topics.SPECVERSION))
         return Envelope(
@@ -145,10 +147,10 @@ def written(envelope: Envelope) -> tuple[tuple[str, bytes], ...]:
 
 
 def structured(outer: Attributes, value: bytes) -> tuple[Attributes, Any]:
-    """Returns the attributes and the data of an event in structured mode, which is one JSON object.
+    """Returns the attributes and the data of a message in structured mode, whose value is one JSON object.
 
-    `outer` has the Kafka headers. Raises InvalidEnvelope for another mode or wrong attributes, InvalidData for invalid
-    JSON, and TooLarge.
+    `outer` are the message's Kafka headers, from which the mode is read. Raises InvalidEnvelope for another mode or a
+    wrong attribute, InvalidData for invalid JSON, and TooLarge when a limit is exceeded.
     """
     if outer.media_type().startswith(_BATCH_TYPE):
         raise InvalidEnvelope(
@@ -168,7 +170,11 @@ def structured(outer: Attributes, value: bytes) -> tuple[Attributes, Any]:
 
 
 def _data(document: Mapping[str, Any]) -> Any:
-    """Returns `data` of a structured event, or the JSON value encoded in `data_base64`. Both have the same limits."""
+    """Returns the member `data` of a structured event, or the JSON value that its member `data_base64` encodes.
+
+    Raises InvalidEnvelope when both or neither are present, or when the base64 is wrong. Raises InvalidData or TooLarge
+    for the JSON in `data_base64`.
+    """
     if "data_base64" not in document:
         if "data" not in document:
             raise InvalidEnvelope("missing", header="data")
@@ -214,15 +220,17 @@ def check_prefix(headers: Headers) -> None:
 
 
 def check_content_type(attributes: Attributes) -> None:
-    """Raises InvalidEnvelope unless the content type of a message in binary mode is JSON."""
+    """Raises InvalidEnvelope when the content type of a message in binary mode is missing or is not JSON."""
     if attributes.media_type() != JSON_TYPE:
         attributes.required(topics.CONTENT_TYPE)
         raise InvalidEnvelope(f"must be {JSON_TYPE}", header=topics.CONTENT_TYPE)
 
 
 def checked_key(key: bytes | None, attributes: Attributes) -> str:
-    """Returns the subject. Raises InvalidEnvelope when the message's key, or its partition key attribute, is another
-    text.
+    """Returns the subject of a message, after a check that the message's key equals it.
+
+    Raises InvalidEnvelope when the key is missing or differs, or when the attribute `partitionkey` is present and
+    differs.
     """
     subject = attributes.required(topics.SUBJECT)
     if key is None:
@@ -235,7 +243,7 @@ def checked_key(key: bytes | None, attributes: Attributes) -> str:
 
 
 def uuid_of(text: str, header: str) -> UUID:
-    """Returns the header's text as a UUID. Raises InvalidEnvelope when it is not one."""
+    """Returns the text of a header as a UUID. Raises InvalidEnvelope, which names `header`, for any other text."""
     try:
         return UUID(text)
     except ValueError:

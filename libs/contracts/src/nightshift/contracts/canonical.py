@@ -1,8 +1,8 @@
 """Canonical JSON: sorted keys, ASCII, no spaces. The same value always becomes the same bytes.
 
-The log, digests and requests rely on that. ASCII allows a text column to hold NUL characters and lone surrogates. An
-infinite number is written as `1e999`, which reads back as infinite, because models and tools write numbers such as
-`1e400`.
+The log, digests and requests rely on that. ASCII lets PostgreSQL store NUL characters and lone surrogates in a text
+column. An infinite number is written as `1e999`, which reads back as infinite, because models and tools write numbers
+such as `1e400`.
 """
 
 import json
@@ -47,10 +47,9 @@ def text(value: str) -> bytes:
 
 
 def loads(text: str | bytes, *, refuse_duplicates: bool = False) -> Any:
-    """Returns the value of a JSON text.
+    """Returns the value of a JSON text. If `refuse_duplicates`, an object must not have the same name twice.
 
-    Raises InvalidData for text that is not JSON and for NaN and Infinity. If `refuse_duplicates`, also for an object
-    that has the same name twice.
+    Raises InvalidData for a text that breaks this rule or is not JSON, and for NaN and Infinity.
     """
     decoder = _STRICT if refuse_duplicates else _LENIENT
     try:

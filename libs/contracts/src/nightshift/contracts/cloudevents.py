@@ -28,7 +28,7 @@ from nightshift.contracts.registry import CATALOGUE, Registry, encode, subject_o
 def encode_fact(envelope: Envelope, data: str) -> Message:
     """Returns a fact as a Kafka message. `data` is its JSON text from the log.
 
-    For a fact whose envelope has a `dataref`, `data` is `{}`.
+    For a fact whose envelope has a `dataref`, `data` is `{}`, because the object store has the data.
     """
     return Message(envelope.subject.encode(), written(envelope), data.encode())
 
@@ -78,7 +78,8 @@ def decode_fact(
     data: bytes | None = None,
     registry: Registry = CATALOGUE,
 ) -> Received:
-    """Returns the fact in a message. When its envelope has a `dataref`, `data` must be the bytes of that object.
+    """Returns the fact in a message. When its envelope has a `dataref`, `data` must be the bytes of the object with
+    that key.
 
     Raises UnknownType, UnknownVersion, InvalidEnvelope or InvalidData.
     """

@@ -61,7 +61,9 @@ class Envelope:
 
     @property
     def cause(self) -> UUID:
-        """The causation id of facts that follow from this request. It is derived from `source` and `id`."""
+        """The causation id of all facts that follow from this request. The same `source` and `id` always give the same
+        one.
+        """
         return message_cause(self.source, self.id)
 
 
@@ -76,7 +78,7 @@ class Received:
 class Peek(NamedTuple):
     """The attributes by which a consumer decides whether to decode a message.
 
-    Each is None when its header is missing or malformed.
+    An attribute is None when its header is missing or malformed.
     """
 
     type: str | None
@@ -99,7 +101,7 @@ def peek(headers: Headers) -> Peek:
 
 
 def fact_source(actor: str) -> str:
-    """Returns the `ce_source` header, a URI reference, for facts that the process `actor` appended."""
+    """Returns the value of the header `ce_source` for facts that the process `actor` appended: a URI reference."""
     return _SOURCE_PREFIX + quote(actor, safe="/:@")
 
 

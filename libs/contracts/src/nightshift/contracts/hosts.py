@@ -1,4 +1,6 @@
-"""Host names: which ones a request may contain, those of the public package registries, and that of the model's API."""
+"""Host names: which ones a request may contain, the hosts of the public package registries, and the host of the model's
+API.
+"""
 
 from typing import Annotated, Final
 

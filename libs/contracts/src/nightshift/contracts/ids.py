@@ -26,9 +26,9 @@ def event_id_bytes(causation_id: UUID, type: str, index: int = 0) -> bytes:
 
 
 def request_cause(type: str, subject: str) -> UUID:
-    """Returns the causation id of the events that follow from a request about this subject.
+    """Returns the causation id of the events that follow from a request about this build or account.
 
-    A second request of the same type about the same subject has the same id.
+    A second request of the same type about the same build or account gets the same causation id.
     """
     return UUID(bytes=_derived(f"request/{type}/{subject}"))
 

@@ -1,6 +1,6 @@
 """Finds the fields of an event that can be encrypted (sealed) or stored by reference.
 
-The types of the fields say so: they contain the mark SEALED or the type BlobRef.
+The types of these fields tell: they are annotated with SEALED, or they include the type BlobRef.
 """
 
 from collections.abc import Iterator
@@ -15,13 +15,15 @@ from nightshift.contracts.model import BlobRef, Event, Sealed
 
 @cache
 def sealed_fields(model: type[Event]) -> frozenset[str]:
-    """Returns the top-level fields that contain a value marked SEALED, at any depth."""
+    """Returns the names of the top-level fields that contain, at any depth, a value whose type is annotated with
+    SEALED.
+    """
     return frozenset(name for name, field in model.model_fields.items() if _is_sealed(field))
 
 
 @cache
 def blob_fields(model: type[Event]) -> frozenset[str]:
-    """Returns the top-level fields that may hold a BlobRef in place of their value."""
+    """Returns the names of the top-level fields whose type allows a BlobRef in place of the value."""
     return frozenset(
         name for name, field in model.model_fields.items() if BlobRef in _parts(field.annotation)
     )

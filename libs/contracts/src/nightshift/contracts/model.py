@@ -53,9 +53,9 @@ OPENS_ONLY_WITH: Final[Mapping[PendingKind, PendingKind]] = {PendingKind.SNAPSHO
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Opens or closes one pending row, in the transaction that appends the event.
+    """Opens or closes one pending row, in the transaction that appends the event. `opens` is False for a close.
 
-    If a close has `through_version`, it does not close a row that an event of a later version opened.
+    A close with `through_version` leaves the row open if an event with a higher stream version opened it.
     """
 
     kind: PendingKind
@@ -107,8 +107,8 @@ SealedPath = Annotated[str, SEALED]
 
 
 class BlobRef(BaseModel):
-    """A reference that replaces a field's value over 32 KiB. The object store has its bytes: UTF-8 text or canonical
-    JSON.
+    """A reference in place of a field's value that is larger than 32 KiB. The value is in the object store, as UTF-8
+    text or canonical JSON.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -151,7 +151,9 @@ class Event(BaseModel):
             cls.type = type
 
     def pending(self, subject: str) -> Sequence[Pending]:
-        """Returns the pending rows that this event opens and closes. `subject` is the id of its build or account."""
+        """Returns the changes to pending rows that this event makes. `subject` is the id of the event's build or
+        account.
+        """
         return ()
 
 

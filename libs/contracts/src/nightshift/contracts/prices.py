@@ -29,7 +29,9 @@ class Price:
 
     @property
     def dearest_input(self) -> int:
-        """The highest price of a prompt token. Before a call nobody knows which of its tokens are cached."""
+        """The price of the dearest kind of prompt token. Before a call nobody knows which of its prompt tokens are
+        cached.
+        """
         return max(self.input, self.cache_read, self.cache_write_5m, self.cache_write_1h)
 
 
@@ -74,8 +76,8 @@ def cost(model: str, usage: Usage, *, version: str | None = None) -> int:
 
 
 def worst_case(model: str, prompt_tokens: int, max_output_tokens: int, *, version: str | None = None) -> int:
-    """Returns the highest possible cost of a call in microdollars: all output tokens are used, and no prompt token is
-    cheaper.
+    """Returns the highest possible cost of a call in microdollars: all output tokens are used, and each prompt token
+    has the highest price.
 
     Raises UnknownModel for a model without a price, and ValueError for a negative count.
     """

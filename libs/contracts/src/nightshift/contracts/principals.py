@@ -78,7 +78,9 @@ class RequestKeys:
             raise ValueError(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}") from None
 
     def verify(self, envelope: Envelope, headers: Headers, value: bytes) -> None:
-        """Raises NotSigned unless the request is signed by a key that may state its principal."""
+        """Checks that a request is signed. Raises NotSigned when the signature or the principal is missing, when the
+        signature is wrong, or when its key may not state this principal.
+        """
         found = dict(headers).get(topics.SIGNATURE)
         if found is None or envelope.principal is None:
             raise NotSigned(f"a request needs the headers {topics.PRINCIPAL} and {topics.SIGNATURE}")
@@ -93,7 +95,9 @@ class RequestKeys:
 
 
 def signed(message: Message, envelope: Envelope, *, key_id: str, secret: str) -> Message:
-    """Returns the message with its signature, made with this key. `envelope` is the envelope of this message."""
+    """Returns the message with one more header: the signature made with this key. `envelope` is the decoded envelope of
+    the message.
+    """
     signature = f"{key_id}:{_signature(secret, envelope, message.value)}"
     return replace(message, headers=(*message.headers, (topics.SIGNATURE, signature.encode())))
 

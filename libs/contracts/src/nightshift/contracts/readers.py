@@ -75,7 +75,9 @@ def readers_of(model: type[Event]) -> tuple[Owner, ...]:
 
 
 def subscribed() -> Iterator[tuple[Owner, str, frozenset[type[Event]]]]:
-    """Yields each service with each topic it subscribes to (by family name), and the event types it handles there."""
+    """Yields (service, topic, event types) for each topic that a service reads. The topic is a family name, such as
+    `build`.
+    """
     for service, models in SUBSCRIPTIONS.items():
         for owner, family in FAMILIES.items():
             handled = frozenset(model for model in models if model.owner is owner)

@@ -47,7 +47,7 @@ def _labels(model: type[Event]) -> tuple[tuple[str, bytes], ...]:
 
 
 class Registry:
-    """Holds the newest model of each event type, and the upcasts, which convert data of older versions.
+    """Knows the newest model of each event type, and the upcasts, which convert data of older versions.
 
     `newest` maps types to models. `models` maps (type, version) to models; older versions map to the newest model too.
     """
@@ -143,8 +143,8 @@ class Registry:
 
 
 def _extra(model: type[Event]) -> Literal["ignore"] | None:
-    """Returns "ignore" for facts, so that they ignore unknown fields at any depth, also in models shared with
-    requests.
+    """Returns "ignore" if decoding ignores unknown fields at any depth. That is so for facts, so that older releases
+    can read newer facts.
 
     Returns None for requests, and for facts with a BlobRef field: a BlobRef is recognised by having no other fields.
     """
@@ -169,7 +169,7 @@ def _details(error: ValidationError) -> list[ErrorDetails]:
 
 
 def subject_of(event: Event) -> str | None:
-    """Returns the build or account id in the event's data, or None when the data does not contain it, as in many
+    """Returns the build or account id in the event's data. Returns None when the data does not contain one, as in many
     facts.
     """
     # Not getattr: on a pydantic model it takes longer for a missing name than decoding the whole event.

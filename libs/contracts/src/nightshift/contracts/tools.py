@@ -1,7 +1,7 @@
 """The tools of the agent: their names, inputs, and descriptions for the model.
 
-The orchestrator sends `schemas()` to the model, and the sandbox-gateway validates inputs with the same classes. Field
-names follow Anthropic's published agent tools.
+The orchestrator sends `schemas()` to the model, and the sandbox gateway validates inputs with the same classes. Field
+names follow the tools that Anthropic has published for agents.
 """
 
 import math
@@ -61,7 +61,7 @@ class ToolInput(BaseModel):
 
 
 def _number(value: Any) -> float | None:
-    """Return a JSON number, also one written as a string, as a float. Returns None for anything else."""
+    """Return a JSON number, or the number in a string such as `"10"`, as a float. Returns None for any other value."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -327,7 +327,7 @@ class AskUser(ToolInput):
 
 
 class Verdict(BaseModel):
-    """The judge's verdict on one criterion. `criterion` is its number in the list, from 1."""
+    """The judge's verdict on one criterion. `criterion` is its number, from 1, in the list that the judge received."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -350,7 +350,7 @@ class ReportVerdicts(ToolInput):
 
 
 class PrepareWorkspace(ToolInput):
-    """Clones the source of the build and runs its set-up commands. The loop calls it once, never the agent."""
+    """Clones the source of the build and runs its set-up commands. The orchestrator calls it once, the agent never."""
 
     tool: ClassVar[str] = "prepare_workspace"
     effect: ClassVar[Literal["read", "write"]] = "write"
@@ -376,7 +376,7 @@ JUDGE_TOOLS: Final[Mapping[str, type[ToolInput]]] = MappingProxyType(
 
 
 def schemas(tools: Mapping[str, type[ToolInput]] = TOOLS) -> list[dict[str, Any]]:
-    """Returns tools in the form of the Messages API, `[{name, description, input_schema}]`, always in the same
+    """Returns the tools in the form of the Messages API, `[{name, description, input_schema}]`, always in the same
     order.
     """
     return [

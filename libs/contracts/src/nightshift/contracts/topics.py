@@ -42,8 +42,8 @@ FAMILIES: Final[dict[Owner, str]] = {
 def wire_base(owner: Owner, type: str) -> str:
     """Returns the wire name (`ce_type`) of an event type without its version: `nightshift.<family>.<name>`.
 
-    The orchestrator's `build.accepted` becomes `nightshift.build.accepted`. Its `tool_call.requested` becomes
-    `nightshift.build.tool_call_requested`.
+    The orchestrator's family is `build`. So its `build.accepted` becomes `nightshift.build.accepted`, and its
+    `tool_call.requested` becomes `nightshift.build.tool_call_requested`.
     """
     family = FAMILIES[owner]
     first, _, rest = type.partition(".")
@@ -59,8 +59,8 @@ def schema_uri(wire: str) -> str:
 class Topics:
     """The topic names with one prefix. Each installation has its own prefix, and so has each test.
 
-    `requests` receives requests from outside. `build`, `sandbox`, `snapshot` and `budget` each hold the facts of one
-    service. `dead_letter` holds records that a consumer could not handle.
+    `requests` receives requests from outside. `build`, `sandbox`, `snapshot` and `budget` each contain the facts of one
+    service. `dead_letter` contains records that a consumer could not handle.
     """
 
     prefix: str = "nightshift"
@@ -116,5 +116,7 @@ class Topics:
         return f"{self.prefix}.{service}.{family}"
 
     def replica_group(self, service: str, topic: str, replica_id: str) -> str:
-        """Returns the name of the consumer group of one replica that reads the whole topic alone."""
+        """Returns the name of a consumer group with one replica as its only member, so that this replica reads the
+        whole topic.
+        """
         return f"{self.group(service, topic)}.{replica_id}"

@@ -29,7 +29,7 @@ _BETWEEN_S = 0.004
 class AppendNotifier:
     """Notifies the relay which shards have new events.
 
-    While one notification is being sent, shards with new events are collected for the next one.
+    Shards that get events while a notification is being sent are named together in the next one.
     """
 
     def __init__(self, database: Database) -> None:
@@ -39,7 +39,7 @@ class AppendNotifier:
         self._closing = False
 
     def notify(self, shard: int) -> None:
-        """Send the relay, in the background, that this shard has new events. Returns at once."""
+        """Tell the relay that this shard has new events. Returns at once; a background task sends the notification."""
         self._shards.add(shard)
         if self._sending is None:
             self._sending = asyncio.create_task(self._send())

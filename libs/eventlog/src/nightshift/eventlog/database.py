@@ -105,11 +105,11 @@ class Database:
                 await session.connection.close(timeout=5)
 
     async def fetch(self, query: str, *args: Any) -> list[Any]:
-        """Execute one statement, commit it, and return all rows.
+        """Execute one statement, commit it, and return all rows. For an SQLSTATE in the database's `refusals`, raises
+        the error given there.
 
-        Retries for up to `patience` seconds while the server does not answer, then raises Unavailable. When an answer
-        is lost, the statement executes twice, so that must be harmless. For an SQLSTATE in `refusals`, raises the
-        error given there.
+        Retries for up to `patience` seconds while the server does not answer, then raises Unavailable. When only the
+        answer was lost, a retry executes the statement a second time, so that must be harmless.
         """
         try:
             return await self._attempt(query, args)
@@ -216,7 +216,7 @@ class Database:
             _log.warning("postgres.unavailable", error=str(error), patience_s=self._config.patience)
 
     async def _take(self, seconds: float | None) -> _Session:
-        """Return an idle session or open a new one. Raises Unavailable when no slot becomes free within `seconds`.
+        """Return an idle session or open a new one. Raises Unavailable when all connections stay in use for `seconds`.
 
         If `seconds` is None, waits without a limit.
         """
@@ -285,9 +285,10 @@ async def open_connection(
 
 @contextlib.contextmanager
 def translated(refusals: Refusals = MappingProxyType({})) -> Iterator[None]:
-    """Within the block, replace an error of asyncpg or of the network by our own error. Other errors pass unchanged.
+    """Run the block, and raise our own errors in place of those of asyncpg and the network. Other errors pass
+    unchanged.
 
-    For an SQLSTATE in `refusals`, raises the error given there.
+    `refusals` maps SQLSTATEs to the errors to raise for them.
     """
     try:
         yield
@@ -301,7 +302,7 @@ def translated(refusals: Refusals = MappingProxyType({})) -> Iterator[None]:
 def translate(error: Exception, refusals: Refusals) -> Exception:
     """Return our own error for an error of asyncpg or of the network. Returns any other error unchanged.
 
-    For an SQLSTATE in `refusals`, returns the error given there.
+    `refusals` maps SQLSTATEs to the errors to return for them.
     """
     line = " ".join(str(error).split()) or type(error).__name__
     text = f"PostgreSQL: {line}"

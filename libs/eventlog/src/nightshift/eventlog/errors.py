@@ -64,7 +64,7 @@ class NotFound(Refused):
 
 
 class NotPermitted(Refused):
-    """The principal of the request may not do this, because the build or account of the request is not its own."""
+    """The principal of the request may not do this, because the build or account belongs to another account."""
 
 
 class AlreadyAnswered(Refused):

@@ -1,5 +1,6 @@
-"""Moves large fields of events to the object store, under their digest, and leaves a reference (BlobRef) in the
-event.
+"""Moves large fields of events to the object store, and leaves a reference (BlobRef) in the event.
+
+The key of the stored object contains the digest of its content.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ INLINE_LIMIT = 32 * 1024
 async def externalize(event: E, store: ObjectStore) -> E:
     """Store each large field in the object store. Returns the event with a BlobRef in place of each stored value.
 
-    Fields that are references already stay, so a second call changes nothing.
+    Does not change a field that is a BlobRef already, so a second call changes nothing.
     """
     changes: dict[str, BlobRef] = {}
     for name in sorted(blob_fields(type(event))):
@@ -75,9 +76,9 @@ async def _fetch(reference: BlobRef, store: ObjectStore) -> bytes:
 
 
 def _is_small(value: Any) -> bool:
-    """Return True when the value certainly fits into the event. Returns False when it must be encoded to find out.
+    """Return True when the value certainly fits into the event. Returns False when only encoding the value can tell.
 
-    Nearly every field is small, and encoding each one in a thread would cost more than the rest of the append.
+    Encoding every field in a thread would cost more than all other work of an append, and nearly every field is small.
     """
     if isinstance(value, dict) and "ref" in value:
         return False
@@ -88,8 +89,8 @@ def _is_small(value: Any) -> bool:
 
 
 def _room_left(value: Any, room: int) -> int:
-    r"""Return how many bytes of `room` are left after this value in its longest JSON form; negative when it does not
-    fit.
+    r"""Return how many bytes of `room` the longest JSON form of this value leaves free. Negative when the value does
+    not fit.
 
     A character takes at most 6 bytes (`\u0000`), or 12 beyond the basic plane (a surrogate pair).
     """

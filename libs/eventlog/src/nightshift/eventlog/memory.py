@@ -45,7 +45,9 @@ class _Stream:
 
 @dataclass(slots=True)
 class MemoryTables:
-    """The tables of the log in memory. Several logs on one instance act like several services on one database."""
+    """The tables of the log in memory. Several MemoryEventLogs on one instance act like several services on one
+    database.
+    """
 
     streams: dict[str, _Stream] = field(default_factory=dict)
     shards: dict[int, list[Row]] = field(default_factory=lambda: {shard: [] for shard in range(SHARDS)})
@@ -54,7 +56,7 @@ class MemoryTables:
     position: int = 0
 
     def copy(self) -> "MemoryTables":
-        """Return a copy, from which `restore` rolls back a failed transaction."""
+        """Return a copy of the tables. To roll back a failed transaction, pass the copy to `restore`."""
         return MemoryTables(
             {name: replace(one, rows=list(one.rows)) for name, one in self.streams.items()},
             {shard: list(rows) for shard, rows in self.shards.items()},
@@ -64,7 +66,7 @@ class MemoryTables:
         )
 
     def restore(self, before: "MemoryTables") -> None:
-        """Replace the contents by those of the copy `before`."""
+        """Replace the tables by those of `before`, a copy made by `copy`."""
         self.streams, self.shards = before.streams, before.shards
         self.by_id, self.pending, self.position = before.by_id, before.pending, before.position
 
@@ -189,8 +191,8 @@ class MemoryEventLog:
         return await called(self._wire, "log.stale_pending", read)
 
     def _outlived(self, item: PendingItem, now: datetime, grace: timedelta) -> StaleReason | None:
-        """Return why a pending row is stale, or None when it is not. The rules are those of the SQL function
-        stale_pending.
+        """Return why a pending row should be closed by now, or None when it may stay. The SQL function stale_pending
+        has the same rules.
         """
         closed_at = self.tables.streams[item.stream_id].closed_at
         others = {
@@ -270,9 +272,9 @@ class MemoryEventLog:
 
 
 def _again(name: str, prepared: Sequence[Prepared], there: Sequence[Row]) -> Appended:
-    """Return the result of an append whose event ids are in the log already.
+    """Return the result of an append that is repeated: its event ids are in the log already, as the rows `there`.
 
-    Raises EventIdReused when the log's events have other content.
+    Raises EventIdReused when these rows have other content than the events of the append.
     """
     same = [(row.stream_id, row.event_id, row.type, row.schema_version, row.data) for row in there] == [
         (name, one.event_id, one.type, one.schema_version, one.data) for one in prepared

@@ -203,7 +203,9 @@ async def _replace_functions(connection: asyncpg.Connection, folders: Sequence[T
 
 
 async def _sync_types(connection: asyncpg.Connection) -> None:
-    """Insert or update the event types of this release. Types of a newer release stay."""
+    """Insert or update the rows of all event types of this release. Rows of types that only a newer release has stay
+    unchanged.
+    """
     types: list[type[Event]] = [one for one in CATALOGUE.newest.values() if one.owner is not Owner.OUTSIDE]
     await connection.execute(
         _SYNC_TYPES,

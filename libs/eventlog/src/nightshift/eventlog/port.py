@@ -86,9 +86,10 @@ class Append:
 
 
 class Appended(NamedTuple):
-    """The result of an append to one stream: the versions and ids of its events, in order.
+    """The result of an append to one stream: the versions and ids of the appended events, in order.
 
-    `version` is the newest of these versions. `fresh` is False when the log had all these events before.
+    `version` is the highest of these versions. `fresh` is False when the append was a repetition: the log had all its
+    events already.
     """
 
     stream_id: str
@@ -115,7 +116,7 @@ StaleReason = Literal["build_ended", "build_awake", "overdue"]
 
 @dataclass(frozen=True, slots=True)
 class StalePending:
-    """A pending row that should have been closed before now. `EventLog.stale_pending` explains the reasons."""
+    """A pending row that should have been closed before now. `reason` is explained at `EventLog.stale_pending`."""
 
     kind: PendingKind
     key: str
@@ -167,20 +168,21 @@ class EventLog(Protocol):
     ) -> AsyncIterator[RecordedEvent]:
         """Yield the events of a stream in version order. If `backwards`, in reverse order.
 
-        `from_version` and `to_version` are the lowest and the highest version to read, both included. `limit` is the
-        most events.
+        `from_version` and `to_version` are the lowest and the highest version to read, both included. At most `limit`
+        events are read; None means all.
         """
 
     async def read_shards(self, cursors: Mapping[int, int], *, limit: int) -> Sequence[Row]:
-        """Return the events after a position in each shard, in commit order without gaps.
+        """Return the events that follow a given position in each shard, in commit order without gaps.
 
-        `cursors` maps each shard to read to its position. Returns at most `limit` events for each shard.
+        `cursors` maps each shard to the position of the last event that the caller has already read. Returns at most
+        `limit` events for each shard.
         """
 
     async def read_open_streams(
         self, shards: Sequence[int], *, after: tuple[str, int] = ("", 0), limit: int
     ) -> Sequence[Row]:
-        """Return all events of the open streams of these shards, and of closed streams with pending rows.
+        """Return the events of all streams in these shards that are open, or that are closed but have pending rows.
 
         They are sorted by stream and version, at most `limit` of them. To continue, pass the (stream, version) of the
         last one as `after`.
@@ -195,11 +197,11 @@ class EventLog(Protocol):
         after_key: str = "",
         after_due: datetime | None = None,
     ) -> Sequence[PendingItem]:
-        """Return pending rows of one kind, sorted by key, at most `limit`. `after_key` is the last key of the previous
-        call.
+        """Return at most `limit` pending rows of one kind, sorted by key. To continue, pass the last key as
+        `after_key`.
 
-        If `due_before` is given, returns only rows that are due by then, sorted by due time. If `after_due` is given,
-        also skips the rows due before it; of the rows due at exactly that time, returns those after `after_key`.
+        If `due_before` is given, returns only rows that are due by then, sorted by due time and key. To continue, pass
+        the due time and the key of the last row as `after_due` and `after_key`.
         """
 
     async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:

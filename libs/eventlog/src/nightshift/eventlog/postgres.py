@@ -245,14 +245,15 @@ class PostgresEventLog:
 
 
 def log_database(config: PgConfig) -> Database:
-    """Return a database that raises the event log's own errors, such as VersionConflict, for its SQLSTATEs."""
+    """Return a database whose calls raise the event log's own errors, such as VersionConflict."""
     return Database(config, refusals=REFUSALS)
 
 
 def _batch_arrays(events: Sequence[Prepared]) -> tuple[tuple[Any, ...], ...]:
-    """Return the columns of these events as arrays for the SQL function.
+    """Return the columns of these events as arrays, the parameters of the SQL function that appends them.
 
-    A column with the same value for all events is an array of one element; the SQL function repeats it.
+    When all events have the same value in a column, such as the actor, its array has only one element. The SQL function
+    repeats that element.
     """
     ids, types, versions, data, correlations, causes, actors, traces = zip(*events, strict=True)
     return ids, types, versions, data, _once(correlations), causes, _once(actors), _once(traces)
@@ -273,4 +274,4 @@ def _pending_arrays(changes: Sequence[PendingChange]) -> tuple[list[Any], ...]:
 
 
 def _ignore(shard: int) -> None:
-    """Do nothing: replaces the notifier of a log that does not notify."""
+    """Do nothing. A log that does not notify the relay calls this function in place of a notifier."""

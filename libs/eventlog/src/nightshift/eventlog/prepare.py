@@ -32,9 +32,9 @@ class Prepared(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PendingChange:
-    """The final change that a batch of events makes to the pending row of one kind and key.
+    """What a batch of events finally does to the pending row of one kind and key: it opens or closes the row.
 
-    `event` is the number (1, 2…) within the batch of the event that opens the row. None means that the row is closed.
+    `event` is the place in the batch (1, 2…) of the event that opens the row. None means that the row is closed.
     """
 
     change: Pending
@@ -53,10 +53,10 @@ def prepare(
 ) -> tuple[Prepared, ...]:
     """Encode the events of an append and derive their ids. `uuid` makes a UUID object from 16 bytes.
 
-    An event without a trace of its own gets the current trace of the caller.
+    An event without a `traceparent` gets the trace of the running code.
 
-    Raises Refused when there are no events or data has no JSON form, and EventIdReused when two events have the same
-    id.
+    Raises Refused when there are no events, or when an event's data has no JSON form. Raises EventIdReused when two
+    events have the same id.
     """
     if not events:
         raise Refused(f"stream {stream_id}: the append has no events")
@@ -95,7 +95,7 @@ def prepare(
 def pending_changes(stream_id: str, events: Sequence[NewEvent]) -> tuple[PendingChange, ...]:
     """Return which pending rows a batch of events opens and closes, at most one change for each kind and key.
 
-    When several events of the batch change the same row, only the result counts.
+    When several events of the batch change the same row, returns one change with their combined effect.
     """
     subject = stream_id.partition("-")[2]
     net: dict[tuple[PendingKind, str], PendingChange] = {}

@@ -114,6 +114,7 @@ def _named(error: ValidationError, model: type[BaseModel]) -> ConfigurationError
 def _variable(model: type[BaseModel], field: str) -> str:
     """Return the name of the environment variable that sets a field, for an error message.
 
-    A field with an alias appears in errors under the alias, which is the variable itself.
+    `field` is the name in pydantic's error. For a field with an alias that is the alias, which is the variable's name
+    already.
     """
     return f"{PREFIX}{field.upper()}" if field in model.model_fields else field

@@ -12,12 +12,14 @@ class Wire(Protocol):
     async def remote(self, what: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Await `call` over the simulated network and return its result. `what` names the call.
 
-        Raises Unavailable when the request or its answer was lost; after a lost answer `call` was executed.
+        Raises Unavailable when the request or its answer was lost. If only the answer was lost, `call` was executed.
         """
 
     async def instant(self, what: str, work: Callable[[], T]) -> T:
-        """Call `work` on the simulated server, which does it in one step, and return its result. Otherwise like
-        `remote`.
+        """Call `work` on the simulated server, without interruption by other calls, and return its result. `what` names
+        the call.
+
+        Raises Unavailable as `remote` does.
         """
 
 

@@ -1,7 +1,7 @@
-"""Reads the answers of the agent in a sandbox and checks types, ranges and sizes.
+"""Reads the answers of the agent program in a sandbox and checks types, ranges and sizes.
 
-Hostile commands may have forged an answer, so every function raises AgentBroken when an answer breaks a rule. No
-answer can cause another error in a service, or need more memory than the limits here allow.
+Hostile commands may have forged an answer, so every function raises AgentBroken when an answer breaks a rule. No answer
+can cause another error in a service, or need more memory than the limits here allow.
 """
 
 import asyncio
@@ -48,7 +48,10 @@ async def read_frame(source: ByteSource) -> bytes:
 
 
 async def read_header(source: ByteSource) -> dict[str, Any]:
-    """Read a frame with a JSON object. Raises AnswerCut or AgentBroken."""
+    """Read a frame with a JSON object.
+
+    Raises AnswerCut when the answer breaks off, and AgentBroken for any other frame.
+    """
     return decode_object(await read_frame(source))
 
 

@@ -1,4 +1,4 @@
-"""Sources of bytes from which a client of the agent reads, besides a socket."""
+"""Sources of bytes other than a socket, from which a client reads the answers of the agent program in a sandbox."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,6 +1,6 @@
-"""The client of the agent inside a sandbox. All drivers share this code.
+"""The client of the agent program inside a sandbox. All drivers share this code.
 
-The client does not trust the agent's answers. It limits the size of frames and checks the shape of every answer. It
+The client does not trust that program's answers. It limits the size of frames and checks the shape of every answer. It
 never uses an answer as a path on the host.
 """
 
@@ -45,15 +45,16 @@ _NOTES: Final = 20
 _MULTILINE: Final = 20_000
 _MAX_REFUSED: Final = 2_000
 _GREP_S: Final = 20
-#: Seconds after the grace within which the agent ends all processes of a call.
+#: Seconds after the grace within which the agent program ends all processes of a call.
 _STOP_S: Final = 20
 _IMPORTED: Final = ("path", "kind", "mode", "size", "mtime_ns", "target", "link")
 _HEADER: Final = 256  # about the bytes of the header of one imported entry
 
 
 class Channel(Protocol):
-    """A driver's connection to one sandbox. It also has the operations that each driver does without the agent, such
-    as kill.
+    """A driver's connection to one sandbox.
+
+    It also has the operations that a driver does without the agent program, such as kill.
     """
 
     def exchange(
@@ -79,12 +80,14 @@ class Channel(Protocol):
 
 
 class AgentSandbox(StageRequests):
-    """A sandbox whose agent answers the requests. Implements the protocol Sandbox for all drivers."""
+    """A sandbox whose agent program answers the requests. Implements the protocol Sandbox for all drivers."""
 
     def __init__(
         self, sandbox_id: str, driver: DriverName, channel: Channel, *, generation: str | None = None
     ) -> None:
-        """If `generation` is given, the agent refuses every request when its journal records another generation."""
+        """If `generation` is given, the agent program refuses every request when its journal records another
+        generation.
+        """
         self.id = sandbox_id
         self.driver: DriverName = driver
         self._channel = channel
@@ -128,15 +131,16 @@ class AgentSandbox(StageRequests):
     async def hello(self, *, generation: str | None = None) -> str | None:
         """Return the generation that the sandbox's journal records, or None when there is no journal.
 
-        If `generation` is given, the agent first creates a missing journal with this generation. The agent then
-        refuses this object's later requests when the journal's generation is another one.
+        A generation is the text `<build id>/<number of the build's sandbox>/<sandbox id>`. If `generation` is given,
+        the agent program first creates a missing journal with it. If the journal later records another generation, the
+        agent program refuses this object's requests.
         """
         found = await self._tell({"op": "hello", "generation": generation})
         self._generation = answers.optional_text(found, "generation")
         return self._generation
 
     async def pause_all(self) -> None:
-        """Stop every process in the sandbox except the agent.
+        """Stop every process in the sandbox except the agent program.
 
         Used by drivers whose provider cannot pause a sandbox.
         """

@@ -46,7 +46,7 @@ class CallRecordLost(SandboxGone):
 
 
 class AgentBroken(CallRecordLost):
-    """The agent gave an answer that its protocol does not allow. Commands may have replaced the agent."""
+    """The agent program in the sandbox gave an answer that breaks its protocol. Commands may have replaced it."""
 
 
 class FileRefused(Refused):
@@ -70,7 +70,7 @@ class SandboxUnavailable(Transient):
 
 
 class AnswerCut(SandboxUnavailable):
-    """The agent's answer ended too early, for example because the agent's process was killed."""
+    """The answer of the agent program in the sandbox ended too early, for example because its process was killed."""
 
 
 class SandboxHung(SandboxUnavailable):

@@ -109,10 +109,10 @@ class ExportedBlock:
 
 @dataclass(frozen=True, slots=True)
 class ExportedFile:
-    """An entry to import. `content` is set for a file.
+    """An entry for `import_files`. `content` is set for a file.
 
-    A large file is imported as several of these: if `more`, the next one continues the same file. If `keep`, the
-    import sets mode and time of an existing file and leaves its content as it is.
+    A large file is imported as several of these: if `more`, the next one continues the same file. If `keep`, the import
+    sets mode and time of an existing file and leaves its content as it is.
     """
 
     entry: Entry
@@ -281,7 +281,7 @@ class Sandbox(Protocol):
         """Replace the file atomically, and create missing directories.
 
         If `mode` is None, an existing file keeps its mode, and a new one gets 0644. `once` is the id of the call that
-        writes. Its second write does nothing, so a delayed sandbox gateway cannot overwrite later changes.
+        writes. A second write of that call does nothing, so a delayed sandbox gateway cannot overwrite later changes.
         """
 
     async def stat(self, path: str) -> Entry | None: ...
@@ -344,7 +344,7 @@ class Sandbox(Protocol):
         """
 
     async def open_port(self, port: int) -> str:
-        """Return the address under which the port is reached from outside.
+        """Return the address at which visitors reach the port from outside.
 
         The address stays the same while the sandbox lives. May raise PortRefused when nothing listens on the port yet.
         """
@@ -376,7 +376,7 @@ class SandboxDriver(Protocol):
         metadata: Mapping[str, str] | None = None,
         network: NetworkRules | None = None,
     ) -> Sandbox:
-        """Create the sandbox of this build and generation, or return the existing one when it was created before.
+        """Return the sandbox number `generation` of this build. Create it if it does not exist.
 
         If `network` is None, the sandbox's commands reach nothing outside.
         """

@@ -77,7 +77,7 @@ async def make_driver(
     """Create the driver that the settings name. Raises ConfigurationError when it cannot work.
 
     If `egress` is None, local sandboxes have no network. If `creates`, the local driver first starts a sandbox as a
-    test. A service that only connects to sandboxes needs no right to start one.
+    test. A service that only connects to sandboxes passes False, because it needs no right to start one.
     """
     if settings.driver_name == "local":
         driver = LocalDriver(settings.local(), egress)

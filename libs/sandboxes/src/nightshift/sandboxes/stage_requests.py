@@ -1,4 +1,4 @@
-"""The requests that concern stages, from a driver to the agent inside a sandbox."""
+"""The requests that concern stages, from a driver to the agent program inside a sandbox."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -20,13 +20,13 @@ _BLOCK: Final = 2 * PIECE
 
 
 class StageRequests(ABC):
-    """The part of AgentSandbox that stages and exports the workspace."""
+    """The part of AgentSandbox with the requests that stage and export the workspace."""
 
     @abstractmethod
     def _ask(
         self, request: Mapping[str, Any], *, timeout_s: float = 60
     ) -> AbstractAsyncContextManager[tuple[dict[str, Any], ByteSource]]:
-        """Send one request to the agent. Yields the header of the answer, and the source of the bytes after it."""
+        """Send one request to the agent program. Yields the answer's header, and the source of the bytes after it."""
 
     async def stage(
         self,

@@ -1,6 +1,6 @@
 """How much of its limits a sandbox has used.
 
-The agent in the sandbox measures the disk and the processes. The sandbox's cgroup gives the rest.
+The agent program in the sandbox measures the disk and the processes. The sandbox's cgroup gives the other values.
 """
 
 from dataclasses import dataclass

@@ -16,10 +16,10 @@ S = TypeVar("S", bound=Settings)
 def application(
     name: str, load: Callable[[], S], start: Callable[[Service[S]], Awaitable[None]]
 ) -> FastStream:
-    """Return a FastStream application that runs the service `name`: it starts and stops with the application.
+    """Return a FastStream application that runs the service `name`. The service starts and stops with the application.
 
-    `load` reads the settings when the application starts. Then `start` opens the service's connections and consumers.
-    Their errors are raised. When the service fails, the application exits.
+    At the start, `load` reads the settings, then `start` opens the service's connections and consumers. An error of
+    either ends the start of the application. When the service fails later, the application exits.
     """
 
     @asynccontextmanager

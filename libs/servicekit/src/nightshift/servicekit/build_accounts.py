@@ -17,8 +17,8 @@ class BuildAccounts:
     _known: OrderedDict[str, str] = field(default_factory=OrderedDict, init=False)
 
     async def load(self, build_id: str) -> None:
-        """Read the account from the build's stream, unless it is remembered. Raises Transient when the log does not
-        answer.
+        """Read the account from the build's stream, unless an earlier call read it. Raises Transient when the log does
+        not answer.
         """
         if build_id in self._known:
             return

@@ -113,11 +113,11 @@ class Connections:
         return leases
 
     async def consume(self, subscriptions: Sequence[Subscription]) -> None:
-        """Start the consumers, and wait until each has joined its group.
+        """Start the consumers, and wait until each has joined its group. That can take until the broker drops dead
+        members of the group.
 
-        This can take until the sessions of dead members end. /readyz reports readiness once all consumers have their
-        partitions. The process exits with code 1 when a consumer makes no progress. Raises ConfigurationError when the
-        broker refuses the credentials.
+        /readyz reports readiness once all consumers have their partitions. The process exits with code 1 when a
+        consumer makes no progress. Raises ConfigurationError when the broker refuses the credentials.
         """
         running = self._running
         consumers = await running.enter(

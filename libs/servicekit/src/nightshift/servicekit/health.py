@@ -63,7 +63,8 @@ class Health:
     async def ready(self) -> dict[str, bool]:
         """Run all readiness checks and return their results by name.
 
-        Adds two results: `started`, and `stays`, which is False once the process stops.
+        Adds two results of its own: `started` is True once the start has ended, and `stays` is False once the process
+        stops.
         """
         names = list(self._checks)
         answers = await asyncio.gather(*(self._ask(self._checks[name]) for name in names))

@@ -73,7 +73,7 @@ def configure(
 ) -> None:
     """Send the log records of our code and of all libraries to `stream` (default: stderr).
 
-    Every record contains the fields `bound`. The values in `secrets` are masked.
+    Every record gets the fields in `bound`, such as the name of the service. The values in `secrets` are masked.
     """
     constant = dict(bound or {})
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 class GroupMembership:
     """The membership of this process in its consumer groups.
 
-    Until `joined` no message arrives: after a kill the broker waits until the session of the dead member ends. When
-    the partitions of a group are assigned again, the previous member may have committed messages without doing their
-    work.
+    Until `joined` is True no message arrives: after a kill the broker waits until the session of the dead member ends.
+    When partitions are assigned again, their previous owner may have committed messages without doing their work.
     """
 
     joined: bool = False

@@ -89,7 +89,7 @@ def _ids() -> Any:
     from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415
 
     class Ids(RandomIdGenerator):
-        """Draws random ids for traces and spans, except for a span that has been given its ids."""
+        """Makes the ids of traces and spans: those in the context variable `_given` if set, otherwise random ones."""
 
         def generate_trace_id(self) -> int:
             given = _given.get()
@@ -103,7 +103,7 @@ def _ids() -> Any:
 
 
 class SdkSpan:
-    """The protocol OpenSpan (see tracing.py) over a span of the SDK."""
+    """A span of the OpenTelemetry SDK, with the methods of the protocol OpenSpan (see tracing.py)."""
 
     def __init__(self, span: "Span", traceparent: str) -> None:
         self._span = span
@@ -123,7 +123,7 @@ class SdkSpan:
 
 
 class SdkExporter:
-    """The protocol Exporter (see tracing.py) over a tracer provider of the SDK."""
+    """A tracer provider of the OpenTelemetry SDK, with the methods of the protocol Exporter (see tracing.py)."""
 
     def __init__(self, provider: "TracerProvider") -> None:
         from opentelemetry import trace  # noqa: PLC0415

@@ -27,7 +27,8 @@ class PendingPoller:
     """Reads all pending rows of one kind at the start and every `every_s` seconds, `page` rows at a time.
 
     - `take`: called with each row. It starts the work, for example in a worker pool, and does not wait for its end.
-    - `gate`: while this pool is full, no further row is passed to `take`.
+    - `gate`: the worker pool that does the work. While it is full, the poller waits before it passes the next row to
+      `take`.
     - `membership`: the rows are read every second until the consumer groups are joined. They are also read whenever
       partitions are assigned again.
     - `backoff`: the delays between attempts while the log does not answer.
@@ -44,7 +45,7 @@ class PendingPoller:
     page: int = 500
 
     async def run(self) -> None:
-        """Poll until the task is cancelled. Errors of the log are logged, and the poll is repeated."""
+        """Poll until the task is cancelled. When the log does not answer, logs the error and tries again later."""
         retry = RetryDelay(self.backoff, random.random)
         changed = asyncio.Event() if self.membership is None else self.membership.watch()
         while True:
@@ -62,7 +63,9 @@ class PendingPoller:
                     await changed.wait()
 
     async def look(self) -> int:
-        """Pass every pending row to `take` once, and wait whenever `gate` is full. Returns the number of rows."""
+        """Pass every pending row to `take` once, and wait whenever the worker pool `gate` is full. Returns the number
+        of rows.
+        """
         count, after = 0, ""
         while True:
             items = await self.log.pending(self.kind, limit=self.page, after_key=after)

@@ -26,7 +26,7 @@ _LIVE = "SELECT * FROM nightshift.live_replicas($1)"
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The load of a process: how many pieces of work it has, and how many more it would take."""
+    """The load of a process. `held` is how many pieces of work it has, and `room` how many more it could take."""
 
     held: int = 0
     room: int = 0
@@ -41,7 +41,9 @@ class Replica:
 
 
 class ReplicaReporter:
-    """Reports the load of one process to the database. `drained` is True while the service must take no more work."""
+    """Reports the load of one process to the database. `drained` is True while an operator drains the service: the
+    process must then take no new work.
+    """
 
     def __init__(self, database: "Database", replica_id: str, service: str) -> None:
         self.drained = False
@@ -62,8 +64,10 @@ class ReplicaReporter:
             await asyncio.sleep(EVERY_S)
 
     async def report(self) -> None:
-        """Report once, and read whether the service is drained. Calls `on_drained` when that has changed. Raises
-        Unavailable.
+        """Report once, and read whether the service is drained. When that has changed, call `on_drained` with the new
+        value.
+
+        Raises Unavailable when the database does not answer.
         """
         work = self.work()
         rows = await self._database.fetch(
@@ -75,7 +79,9 @@ class ReplicaReporter:
             self.on_drained(drained)
 
     async def peers(self) -> list[Replica]:
-        """Return the running processes of this service, including this one. Raises Unavailable."""
+        """Return the running processes of this service, including this one. Raises Unavailable when the database does
+        not answer.
+        """
         rows = await self._database.fetch(_LIVE, timedelta(seconds=GONE_AFTER_S))
         return [
             Replica(row["replica_id"], Work(row["held"], row["room"]))

@@ -29,7 +29,7 @@ class OpenSpan(Protocol):
         """Add attributes to the span."""
 
     def fail(self, error_type: str) -> None:
-        """Mark the span as failed.
+        """Mark the span as failed with this type of error.
 
         `error_type` must be one word, not an error message, because messages may quote what a person wrote.
         """
@@ -52,9 +52,10 @@ class Exporter(Protocol):
         at: float | None = None,
         as_traceparent: str | None = None,
     ) -> OpenSpan:
-        """Begin a span. If `as_traceparent` is given, the span has the ids in it instead of random ones.
+        """Begin a span. `at` is its beginning as a Unix time in seconds; None means now.
 
-        `at` is its beginning as a Unix time in seconds.
+        If `as_traceparent` is given, the span gets the trace id and span id in that `traceparent` instead of random
+        ones.
         """
 
     def samples(self, trace_id: str) -> bool:

@@ -1,4 +1,5 @@
-"""Runs long work outside the message handlers, so that no model call or tool call holds up a partition.
+"""Runs long work outside the message handlers, so that no model call or tool call delays other messages of its
+partition.
 
 Consumers wait while the pool is full. Work that is lost in a crash still has its pending row; PendingPoller finds it.
 """
@@ -26,14 +27,15 @@ _IN_FLIGHT = Gauge("nightshift_work_in_flight", "Keyed work that runs or waits i
 
 
 class WorkerPool:
-    """Runs up to `limit` pieces of work at the same time, each under a key, such as a build id.
+    """Runs up to `limit` pieces of work at the same time. Each has a key, such as a build id.
 
-    A key runs one piece of work at a time. Work offered meanwhile waits; a newer offer under the key replaces it.
+    Work with the same key never runs at the same time. Work offered meanwhile waits, and a newer offer with the same
+    key replaces it.
 
-    `share_of` returns the share to which a key belongs, such as its account, or None for a share of its own. One share
-    runs in at most three quarters of the slots, and a free slot goes to the share that runs fewest.
+    `share_of` returns the group to which a key belongs, such as its account. If it returns None, the key is a group of
+    its own. A group gets at most three quarters of the slots, and a free slot goes to the group that has the fewest.
 
-    At the end of the context, running work may go on for `drain_s` seconds, or until `cut_short` is set. Then it is
+    When the context ends, running work may go on for `drain_s` seconds, or until `cut_short` is set. Then it is
     cancelled.
     """
 
@@ -67,12 +69,14 @@ class WorkerPool:
 
     @property
     def work(self) -> Counted:
-        """The number of keys whose work is running, and how many more the pool would run."""
+        """How many keys have running work, and how many more the pool could run now. While the pool is paused, the
+        second number is 0.
+        """
         return Counted(len(self._running), 0 if self._paused else self._limit - len(self._running))
 
     def pause(self, paused: bool) -> None:
-        """If `paused`, begin no more work and count as full; running work continues. Otherwise begin the waiting
-        work.
+        """If `paused`, begin no more work and report the pool as full; running work continues. Otherwise begin the
+        waiting work.
         """
         self._paused = paused
         self._start_waiting()
@@ -87,14 +91,14 @@ class WorkerPool:
         await self._has_room.wait()
 
     def holds(self, key: str) -> bool:
-        """Return whether work under this key runs or waits."""
+        """Return whether work with this key runs or waits."""
         return key in self._running or key in self._waiting
 
     def offer(self, key: str, work: Work) -> bool:
-        """Accept work under a key without waiting.
+        """Accept work with a key without waiting. A full pool accepts work too, which then waits for a free slot.
 
-        Returns False while the pool closes; the work's pending row stays then. A full pool accepts work too, which
-        then waits, because several partitions may see room at the same time.
+        Returns False while the pool closes. The work's pending row then stays in the log, so that another process does
+        the work.
         """
         if self._closing:
             return False
@@ -141,9 +145,10 @@ class WorkerPool:
             self._has_room.clear()
 
     def _next(self) -> str | None:
-        """Return the key to start next: the oldest waiting one of the share that runs fewest.
+        """Return the waiting key whose work starts next: in the group with the fewest slots, the key that has waited
+        longest.
 
-        Returns None when none may start.
+        Returns None when no waiting key may start now. `share_of` gives the groups.
         """
         running = Counter(self._share(key) for key in self._running)
         ready = [key for key in self._waiting if key not in self._running]

@@ -28,7 +28,7 @@ _AT_ONCE = 40
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The report of a failed seed. It holds only plain data, because a worker process returns it."""
+    """The report of a failed seed. It contains only plain data, because a worker process returns it."""
 
     seed: int
     text: str
@@ -68,7 +68,8 @@ def replay(name: str, seed: int) -> int:
 
 
 def explore(names: Sequence[str], *, seeds: range, jobs: int, within_s: float | None = None) -> int:
-    """Runs every seed of every scenario and prints one line for each scenario. Returns the exit code of the process.
+    """Runs every seed of every scenario, in `jobs` worker processes, and prints one line for each scenario. Returns the
+    exit code of the process.
 
     When seeds of a scenario fail, prints the report of the first and the numbers of the others. A scenario starts no
     more seeds after `within_s` seconds.

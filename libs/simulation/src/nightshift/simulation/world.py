@@ -24,7 +24,7 @@ RESTART = (0.1, 5.0)
 
 
 class Violation(AssertionError):
-    """An invariant does not hold."""
+    """A scenario found that one of its invariants is broken."""
 
 
 class SimulatedProcess:
@@ -89,7 +89,10 @@ class World:
         return await self._answer(what, await self._at_the_server(what, call))
 
     async def instant(self, what: str, work: Callable[[], T]) -> T:
-        """Does the same as `remote` with `work`, which the server does in one step. Costs half as much."""
+        """Does the same as `remote`, for `work` that the server does in one step.
+
+        The simulation needs half as long for it.
+        """
         await self._request(what)
         answer = self._outside.run(work)
         self._crash_later(what)
@@ -143,7 +146,7 @@ class World:
             self.note(f"{process.name} is stopped for {seconds:.1f} s")
 
     async def finish(self, processes: Sequence[SimulatedProcess], *, within: float) -> None:
-        """Waits until every process has returned. Raises what a process raises.
+        """Waits until every process has returned. Raises the error of a process that failed.
 
         Raises Violation when one has not returned within so many virtual seconds.
         """

@@ -98,10 +98,10 @@ async def start(running: service.Service[GatewaySettings]) -> None:
 
 
 async def _previews(running: service.Service[GatewaySettings], driver: SandboxDriver) -> PreviewLink:
-    """Start the preview server when the settings ask for it.
+    """Start the preview server if the settings ask for one.
 
-    Returns a function that makes the signed URL for a sandbox id and a port. It returns None when there is no preview
-    server.
+    Returns a function that makes the signed URL for a sandbox id and a port. Without a preview server, that function
+    returns None.
     """
     settings = running.settings
     links = settings.preview_links()

@@ -44,8 +44,9 @@ class Handlers:
         await self._dispatcher.dispatch(event.subject)
 
     async def on_snapshot(self, event: RecordedEvent) -> None:
-        """Dispatch the build, unless the snapshot is that of a checkpoint: no sandbox is closed or paused after such a
-        snapshot.
+        """Dispatch the build, because its sandbox may now be closed or paused.
+
+        Does nothing after the snapshot of a checkpoint, because no sandbox is closed or paused then.
         """
         if isinstance(event.data, SnapshotSaved | SnapshotFailed) and event.data.reason != "checkpoint":
             await self._dispatcher.dispatch(event.subject)

@@ -61,7 +61,9 @@ class GatewaySettings(Settings, SnapshotSettings):
         return base
 
     def preview_links(self) -> PreviewLinks | None:
-        """Return the object that signs links to previews, or None when previews have the driver's URLs."""
+        """Return the object that signs links to previews. Returns None when `preview_base` is not set: previews then
+        have the URLs of the sandbox driver, such as E2B.
+        """
         if self.preview_base is None:
             return None
         key = hmac.new(self.snapshot_key.get_secret_value().encode(), b"preview links", "sha256").digest()

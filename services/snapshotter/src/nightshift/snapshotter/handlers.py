@@ -40,7 +40,7 @@ class Handlers:
         self._offer(event.subject)
 
     async def on_pending(self, item: PendingItem) -> None:
-        """Make a snapshot that is pending in the log, because its message was lost or the process that made it died."""
+        """Make a snapshot that is pending in the log: its message was lost, or the process that made it died."""
         build_id = item.stream_id.removeprefix("build-")
         await self._accounts.load(build_id)
         self._offer(build_id)

@@ -29,11 +29,17 @@ class PartitionAttempts(Protocol):
         ...
 
     async def read(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> Attempts | None:
-        """Return the attempts written last for this partition, or None when there are none. Raises Unavailable."""
+        """Return the Attempts (see RestartGuard) written last for this partition, or None when there are none.
+
+        Raises Unavailable when the broker does not answer.
+        """
         ...
 
     async def write(self, consumer: AIOKafkaConsumer, partition: TopicPartition, attempts: Attempts) -> None:
-        """Store the attempts of this partition. The caller commits their offset afterwards. Raises Unavailable."""
+        """Store the Attempts (see RestartGuard) of this partition. The caller commits their offset afterwards.
+
+        Raises Unavailable when the broker does not answer.
+        """
         ...
 
 
@@ -47,14 +53,20 @@ class CommittedAttempts:
         self._written: dict[TopicPartition, Attempts] = {}
 
     def metadata(self, partition: TopicPartition, offset: int) -> str:
-        """Return the attempts as text when they belong to this offset. Otherwise return an empty text."""
+        """Return the Attempts (see RestartGuard) that `write` kept, as text, if they belong to this offset.
+
+        Otherwise return an empty text.
+        """
         written = self._written.get(partition)
         if written is None or written.offset != offset or not (written.starts or written.deaths):
             return ""
         return f"starts={written.starts} deaths={written.deaths}"
 
     async def read(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> Attempts | None:
-        """Return the attempts in the metadata of the partition's committed offset, or None. Raises Unavailable."""
+        """Return the Attempts (see RestartGuard) from the metadata of the partition's committed offset, or None.
+
+        Raises Unavailable when the broker does not answer.
+        """
         try:
             key = KafkaPartition(*partition)
             committed = (await internals.committed(consumer, [key])).get(key)
@@ -65,5 +77,5 @@ class CommittedAttempts:
         return Attempts(committed.offset, int(found[1]), int(found[2]))
 
     async def write(self, consumer: AIOKafkaConsumer, partition: TopicPartition, attempts: Attempts) -> None:
-        """Keep the attempts for the next commit, which sends them to the broker."""
+        """Keep the Attempts (see RestartGuard) for the next commit, which sends them to the broker."""
         self._written[partition] = attempts

@@ -65,10 +65,10 @@ class CheckedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
 
     @property
     def returned_to(self) -> dict[TopicPartition, int]:
-        """The position of each partition: all records before it were returned.
+        """The position of each partition. `getmany` has returned all records before that position.
 
-        Empty after a call that returned records, until the next call: the caller may not have queued these records
-        yet.
+        Empty after `getmany` has returned records, until it is called again: the caller may not have queued these
+        records yet.
         """
         return {} if self.handing_over else self._positions()[1]
 
@@ -122,7 +122,7 @@ class CheckedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     ) -> None:
         """Log a damaged batch. Count this fetch of it only when the damaged batch is the first one.
 
-        Otherwise the batches before it are read first, and the next fetch starts at it.
+        Otherwise the batches before it are read first, and the next fetch starts at the damaged batch.
         """
         _log.warning(
             "batch.damaged",

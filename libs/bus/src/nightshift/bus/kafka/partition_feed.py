@@ -31,7 +31,7 @@ _ANSWER_S = 10.0
 class Ends:
     """The end offset of each partition at the last check, to detect a broker that lost its data.
 
-    A position beyond the end is no proof of a loss: the embedded broker reports an end that is too low.
+    A consumer's position beyond the end is no proof of a loss: the embedded broker reports an end that is too low.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
         await self.intake.take(records)
 
     def prepare(self) -> None:
-        """Attach the intake, before the subscriber starts."""
+        """Make this feed the client of its intake. Call it before the subscriber starts."""
         if not self._attached:
             self._attached = True
             # A consumer that starts at the end never reads a message twice, so its restarts are not guarded.
@@ -94,9 +94,7 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
         self.assigned = self.assigned or self.subscription.from_now
 
     async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
-        """Record that partitions were assigned after a rebalance. aiokafka has dropped all pauses of partitions with
-        it.
-        """
+        """Record that a rebalance has assigned partitions. aiokafka has resumed all paused partitions in it."""
         self.assigned = True
         self._uncommitted |= set(assigned)
         self._on_assigned()

@@ -24,8 +24,9 @@ _REQUEST_OVERHEAD = 65_536
 class KafkaProducer:
     """The Producer port on aiokafka. Connects at the first send, so that a service can start before its broker.
 
-    After any failure it closes the client and makes a new one. The old client may still hold messages, which could
-    arrive after their copies from the next attempt. A new client also ends an idempotent session that failed.
+    After any failure it closes the client and makes a new one. The old client may still have messages in its buffer,
+    which could arrive after their copies from the next attempt. A new client also ends an idempotent session that
+    failed.
     """
 
     def __init__(
@@ -40,7 +41,8 @@ class KafkaProducer:
     ) -> None:
         """Prepare the producer without connecting.
 
-        `timeout_s` limits one `send`, and `stop_s` limits closing (seconds).
+        `timeout_s` limits one `send`, and `stop_s` limits closing (seconds). `linger_ms` and `batch_bytes` are
+        aiokafka's `linger_ms` and `max_batch_size`.
         """
         self._settings = settings
         self._timeout_s = timeout_s
@@ -92,7 +94,7 @@ class KafkaProducer:
         return tuple(Sent(record.topic, record.partition, record.offset) for record in records)
 
     async def partitions(self, topic: str) -> int:
-        """Return the number of partitions of a topic. Raises Unavailable."""
+        """Return the number of partitions of a topic. Raises Unavailable when the broker does not answer."""
         client: AIOKafkaProducer | None = None
         try:
             async with asyncio.timeout(self._timeout_s):

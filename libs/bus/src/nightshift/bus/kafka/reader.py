@@ -72,9 +72,11 @@ class KafkaReader:
             return {TopicPartition(each.topic, each.partition): end for each, end in ends.items()}
 
     async def _more(self, client: CheckedConsumer, ends: Mapping[KafkaPartition, int]) -> list[Inbound]:
-        """Return the next records. Returns an empty list when a partition is read to its end in `ends`.
+        """Wait for the next records and return them.
 
-        The last offset of a partition may be a transaction marker, which never appears as a record.
+        Returns an empty list when there are none, but a partition has been read to its end in `ends`. That happens when
+        the last offset of the partition is a transaction marker, which is no record. Raises Unavailable at the time
+        limit.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timeout_s

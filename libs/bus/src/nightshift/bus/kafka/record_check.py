@@ -114,7 +114,8 @@ class _Check:
         return self._found
 
     def _batch(self, batch: bytes, base: int) -> bytes:
-        """Return the batch, or a copy of it without compression and with broken records replaced.
+        """Return the batch, or a copy of it without compression and with broken records replaced. `base` is the first
+        offset.
 
         Raises _Broken when the batch as a whole does not decode.
         """
@@ -152,7 +153,7 @@ class _Check:
         return batch
 
     def _expanded(self, batch: bytes, codec: int) -> bytes:
-        """Return the batch without compression. aiokafka would decompress it without a limit."""
+        """Return the batch without its compression `codec`. aiokafka would decompress it without a limit."""
         records = self._decompressed(codec, batch[_HEADER.size :])
         header = list(_HEADER.unpack_from(batch))
         header[1] = _HEADER.size - _FRAME.size + len(records)
@@ -160,10 +161,10 @@ class _Check:
         return _HEADER.pack(*header) + records
 
     def _decompressed(self, codec: int, data: bytes) -> bytes:
-        """Return the decompressed data, and subtract its size from the bytes allowed for this response. Raises
-        _Broken.
+        """Return the decompressed data, and subtract its size from the bytes allowed for this response.
 
-        A batch above the limit uses up all allowed bytes.
+        Raises _Broken when the data does not decode or exceeds the limit. A batch above the limit uses up all allowed
+        bytes.
         """
         try:
             expanded = codecs.decompress(codec, data, limit=self._limit)
@@ -176,7 +177,7 @@ class _Check:
         return expanded
 
     def _marker(self, decoder: DefaultRecordBatch) -> None:
-        """Raise _Broken unless this control batch holds exactly one record whose key is a transaction marker."""
+        """Raise _Broken unless this control batch has exactly one record, whose key is a transaction marker."""
         try:
             keys = [record.key for record in decoder]
         except Exception as error:  # noqa: BLE001 - whatever the decoder raises on hostile bytes
@@ -211,7 +212,7 @@ class _Check:
         return _HEADER.pack(*header) + records
 
     def _legacy(self, batch: bytes, base: int, magic: int) -> bytes:
-        """Return a batch in record format 0 or 1, which clients before 2017 send.
+        """Return a batch in record format 0 or 1 (`magic`), which clients before 2017 send.
 
         Raises _Broken when it does not decode.
         """
@@ -302,7 +303,7 @@ def _split(batch: bytes, at: int) -> list[bytes]:
 
 
 def _delta_of(raw: bytes, header: list[int], base: int) -> int | None:
-    """Return a record's distance from the batch's first offset, or None when the record does not decode."""
+    """Return a record's distance from the batch's first offset `base`, or None when the record does not decode."""
     alone = [*header]
     alone[1], alone[12] = _HEADER.size - _FRAME.size + len(raw), 1
     try:

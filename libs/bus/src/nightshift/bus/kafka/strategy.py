@@ -16,7 +16,7 @@ _FETCH_WAIT_MS = 500  # aiokafka's default
 
 
 class FetchWait(NamedTuple):
-    """How long a fetch waits at the broker (milliseconds), unless at least `min_bytes` bytes arrive earlier."""
+    """How long a fetch waits at the broker (milliseconds). The broker answers earlier once it has `min_bytes` bytes."""
 
     wait_ms: int
     min_bytes: int

@@ -106,7 +106,7 @@ class Watchdog:
     ) -> None:
         """Set `failed` when one of these partitions without progress is stuck.
 
-        It does not count as stuck while the broker or a dependency does not answer.
+        No partition counts as stuck while the broker or a dependency does not answer.
         """
         unread: Mapping[int, int] | None = None
         if self._dependencies is None or await self._dependencies():

@@ -17,7 +17,7 @@ TimeZone = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class AccountOpened(Request, type="account.opened"):
-    """Opens an account with a budget for a period. Its days end at midnight in `time_zone`."""
+    """Opens an account that has a budget for each period. Its days end at midnight in `time_zone`."""
 
     stream: ClassVar[Literal["build", "account"]] = "account"
 
@@ -28,7 +28,7 @@ class AccountOpened(Request, type="account.opened"):
 
 
 class AccountBudgetSet(Request, type="account.budget_set"):
-    """Sets the account's budget for a period from now on."""
+    """Sets the budget that the account has for each period from now on."""
 
     stream: ClassVar[Literal["build", "account"]] = "account"
 
@@ -94,7 +94,7 @@ class BudgetCredited(_AccountFact, type="budget.credited"):
 class BudgetRefreshed(_AccountFact, type="budget.refreshed"):
     """A new day of the account begins: its builds may spend `limit_microusd` until `refresh_at`.
 
-    Appended once for each day, and only on days on which money moves.
+    Appended at most once for each day, when money first moves on that day.
     """
 
     account_id: Id

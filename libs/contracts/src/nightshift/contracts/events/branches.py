@@ -17,7 +17,7 @@ SnapshotKey = Annotated[str, Field(max_length=1024)]
 class BuildForked(BuildFact, type="build.forked"):
     """The build starts as a copy of the build `base_build_id` at the end of turn `at_turn`, its event `at_version`.
 
-    `conversation` is the conversation up to that turn, so that the fork needs no event of the other build.
+    `conversation` is the conversation up to that turn, so that nobody has to read the other build's events.
     `snapshot_key` names the snapshot with the files of that turn; it is null when there was none.
     """
 
@@ -34,8 +34,8 @@ class BuildForked(BuildFact, type="build.forked"):
 class BuildRewound(BuildFact, type="build.rewound"):
     """The build continues from the end of turn `to_turn`, its event `to_version`. Later events stay in the log.
 
-    `conversation`, `snapshot_key` and `tree_digest` are those of that turn, as in `build.forked`. New turns count on
-    from the highest number so far, because each tool call id is used only once.
+    `conversation`, `snapshot_key` and `tree_digest` are those of that turn, as in `build.forked`. Each tool call id is
+    used only once, so the next turn gets the number after the highest one so far.
     """
 
     to_turn: Count

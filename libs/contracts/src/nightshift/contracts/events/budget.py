@@ -16,7 +16,8 @@ class _BudgetFact(Event):
 class BudgetGranted(_BudgetFact, type="budget.granted"):
     """Reserves `amount_microusd` of the account's `day` for this build, until `expires_at` by the database's clock.
 
-    Afterwards the account has `left_today_microusd` left of `day_limit_microusd`. Older events lack the limit.
+    `lease_id` is the id of this grant. Afterwards the account has `left_today_microusd` left of `day_limit_microusd`,
+    which older events lack.
     """
 
     lease_id: UUID
@@ -35,12 +36,13 @@ class BudgetGranted(_BudgetFact, type="budget.granted"):
 
 
 class BudgetDenied(_BudgetFact, type="budget.denied"):
-    """Denies the money that the build requested. The account's next day begins at `refresh_at`.
+    """Denies the money that the build requested with `lease_id`. The account's next day begins at `refresh_at`.
 
     `day_limit_microusd` is the most that the account can pay today or on its next day if nothing else is spent. A build
     whose next call may cost more would sleep in vain. `first_build_id` is set when the account has money left, but
-    another of its builds gets it first. The denial may follow the end of a build that requested money just before it
-    ended.
+    another of its builds gets it first.
+
+    This event may follow the end of the build, because the build can end while its request is being answered.
     """
 
     after_close: ClassVar[bool] = True
@@ -58,8 +60,7 @@ class BudgetDenied(_BudgetFact, type="budget.denied"):
 
 
 class BudgetSettled(_BudgetFact, type="budget.settled"):
-    """Ends a reservation: `posted_microusd` was spent, and `released_microusd` is free again. Each reservation ends
-    once.
+    """Ends the grant `lease_id`, once: `posted_microusd` was spent, and `released_microusd` is free again.
 
     The outcome `overrun` means that the provider billed more than was reserved. All of it is posted, and the next day
     has less. `estimated_microusd` is the part of `posted_microusd` that is a worst case, because the provider's answer
@@ -82,9 +83,9 @@ class BudgetSettled(_BudgetFact, type="budget.settled"):
 
 
 class WakeRequested(_BudgetFact, type="wake.requested"):
-    """Wakes a sleeping build: its account has money again, its provider may answer, or a person asked for it.
+    """Wakes a sleeping build: its account has money again, its provider may answer again, or a person asked for it.
 
-    Also ends the wait of a build whose next call no day of its account could pay before.
+    Also ends the wait of a build whose next call cost more than any day of its account could pay.
     """
 
     reason: Literal["refresh", "top_up", "person", "provider"]

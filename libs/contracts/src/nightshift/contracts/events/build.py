@@ -97,7 +97,7 @@ __all__ = [
 
 
 class Phase(StrEnum):
-    """The phase of a build. The orchestrator's README shows the legal moves."""
+    """The phase of a build. The orchestrator's README shows which phase may follow which."""
 
     QUEUED = "queued"
     STARTING = "starting"
@@ -130,8 +130,8 @@ class _BuildEnd(BuildFact):
 class BuildAccepted(BuildFact, type="build.accepted"):
     """The orchestrator accepted the request. From here on the build cannot be lost.
 
-    The event holds everything that the build needs to run. `model` is the builder's model, and `models` names the model
-    of each role.
+    The event contains everything that the build needs to run. `model` is the model of the role `builder`, and `models`
+    names the model of each role.
     """
 
     build_id: Id
@@ -182,10 +182,11 @@ class BuildPhaseChanged(BuildFact, type="build.phase_changed"):
 
 
 class BudgetRequested(BuildFact, type="budget.requested"):
-    """Requests money of the account's day for this build, under the id `lease_id`.
+    """Requests money of the account's day for this build. `lease_id` is the id of this request and of the grant that
+    may follow.
 
-    It needs at least `minimum_microusd`, the highest cost of its next model call. Builds of the tier `priority` get
-    money first.
+    The build needs at least `minimum_microusd`, the highest possible cost of its next model call. Builds of the tier
+    `priority` get money first.
     """
 
     lease_id: UUID
@@ -258,7 +259,7 @@ class BuildReady(_BuildEnd, type="build.ready"):
 
 
 class BuildFailed(_BuildEnd, type="build.failed"):
-    """The build ended without an app that passes its checks. `detail` explains the reason to a person."""
+    """The build ended without finished work that passes its checks. `detail` explains the reason to a person."""
 
     reason: Literal[
         "checks_failed",

@@ -46,9 +46,11 @@ class Usage(BaseModel):
 class ModelCallStarted(BuildFact, type="model_call.started"):
     """A model call begins. Appended before the request is sent. The grant `lease_id` covers its highest possible cost.
 
-    `role` is the role of the call, absent for the builder. A call of another role has the turn of the builder's last
-    call, and `attempt` counts such calls since that turn began. `counted_tokens` is the provider's count of the
-    builder's next request. It is present when otherwise an estimate would have decided about money or condensing.
+    `role` is the role of the call, absent for the builder. A call of another role has the `turn` of the builder's last
+    call, and `attempt` counts such calls since then.
+
+    `counted_tokens` is how many tokens the builder's next request has, as counted by the provider. It is present only
+    when the orchestrator asked the provider, because its own estimate was too inexact.
     """
 
     turn: Count
@@ -63,7 +65,7 @@ class ModelCallStarted(BuildFact, type="model_call.started"):
 class ModelCallResponded(BuildFact, type="model_call.responded"):
     """The model answered.
 
-    `content` holds the provider's blocks unchanged, so that later requests repeat the same bytes. `repaired` names
+    `content` contains the provider's blocks unchanged, so that later requests repeat the same bytes. `repaired` names
     changes in the blocks that were necessary because the provider would refuse them in the next request. `stop_details`
     is what the provider said about a refusal. `role`, `turn` and `attempt` are those of the call.
     """
@@ -122,11 +124,11 @@ class ModelCallFailed(BuildFact, type="model_call.failed"):
 class ToolCallRequested(BuildFact, type="tool_call.requested"):
     """Requests a tool call. `purpose` says who wants it.
 
-    The orchestrator requests `check` and `preview` to check the result, and `setup` to prepare the workspace before
-    the first turn. It requests `instructions` to read the files in which a workspace instructs its agent. A `judge`
-    call belongs to the judge: the sandbox gateway runs it only when its tool reads. A `customer` call uses a tool that
-    the build's request brought. A consumer of the customer answers it with `tool_call.result_given` before `deadline`,
-    and the sandbox gateway ignores it.
+    The orchestrator requests `check` and `preview` to check the result, and `setup` to prepare the workspace before the
+    first turn. It requests `instructions` to read files such as AGENTS.md, which instruct the agent. A `judge` call
+    belongs to the judge: the sandbox gateway runs it only when its tool reads. A `customer` call uses a customer's
+    tool. A consumer of the customer answers it with `tool_call.result_given` before `deadline`, and the sandbox gateway
+    ignores it.
     """
 
     call_id: CallId
@@ -155,7 +157,9 @@ class CheckpointSaved(BuildFact, type="checkpoint.saved"):
 
 
 class AgentSteered(BuildFact, type="agent.steered"):
-    """Adds a message for the agent that no tool returned: from a person, the budget, a check, or the loop itself."""
+    """Adds a message for the agent that no tool returned. It comes from a person, the budget, a check, or the
+    orchestrator itself.
+    """
 
     reason: Literal[
         "person",
@@ -177,10 +181,10 @@ class AgentSteered(BuildFact, type="agent.steered"):
 class ContextCondensed(BuildFact, type="context.condensed"):
     """From now on a summary replaces the messages up to the end of `through_turn` in every model request.
 
-    Later turns stay, without their thinking and with long results shortened. Before this event, a
-    `model_call.responded` of the role `condenser` holds the cost of the summary. When no model could write one, the
-    orchestrator wrote a list of the turns (`written_by` is `loop`). Without a summary only thinking and long results
-    were removed.
+    Later turns stay, without their thinking and with long results shortened. The cost of the summary is in the
+    `model_call.responded` of the role `condenser` before this event. When no model could write a summary, the
+    orchestrator wrote a list of the turns (`written_by` is `loop`). If `summary` is null, only thinking and long
+    results were removed.
     """
 
     through_turn: Count

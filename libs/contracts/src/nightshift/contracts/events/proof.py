@@ -47,8 +47,8 @@ class CriterionVerdict(_Part):
 class Proof(_Part):
     """What shows that a build works.
 
-    `mode` is what the request demanded. It is null when any executed test, preview or check was enough. `criteria`
-    holds the verdicts of the last round of judging, and is null for a request without criteria.
+    `mode` is the kind of proof that the request demanded. It is null when any executed test, preview or check was
+    enough. `criteria` has the verdicts of the last round of judging, and is null for a request without criteria.
     """
 
     mode: ProofMode | None = None

@@ -11,11 +11,11 @@ KeyId = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class ProviderBlocked(BuildFact, type="provider.blocked"):
-    """The provider refuses a key since `since`, and every build that needs the key waits.
+    """The provider has refused a key since `since`, and every build that needs the key waits.
 
-    `key_id` is a hash of the key. If `model` is set, the provider refuses only calls of that model. The event is in
-    the stream of the build that was refused first. An incident has one such event, however many builds and replicas
-    there are.
+    `key_id` is a hash of the key. If `model` is set, the provider refuses only calls of that model. The event is in the
+    stream of the build that was refused first. An incident has one such event, however many builds and replicas there
+    are.
     """
 
     key_id: KeyId
@@ -29,7 +29,7 @@ class ProviderBlocked(BuildFact, type="provider.blocked"):
 class ProviderRecovered(BuildFact, type="provider.recovered"):
     """The provider accepts the key again, and the waiting builds continue.
 
-    `since` is as in the `provider.blocked` before.
+    `since` is the same as in the event `provider.blocked` of this incident.
     """
 
     key_id: KeyId

@@ -108,7 +108,8 @@ class QuestionAnswer(_Part):
 
 
 class Attachment(_Part):
-    """A file for the agent. Before the request, its producer stores it under `blobs/<hex of the digest>`.
+    """A file for the agent. The sender of the request first stores the file in the object store, under `blobs/<hex of
+    the digest>`.
 
     The first message to the agent contains text, images (JPEG, PNG, GIF, WebP) and PDF files.
     """
@@ -163,11 +164,11 @@ class ForkPoint(_Part):
 class BuildRequested(Request, type="build.requested"):
     """Requests a build.
 
-    The same request again changes nothing; a request with other content under the same id is refused. `tier` chooses
-    the model of each role. The account's policy overrides it, and `models` overrides both; `model` sets only the
-    builder's. `secrets` names secrets of the account, which the sandbox gateway holds. `egress_hosts` are hosts that
-    the build may reach in addition to those of the installation. Before the first turn, `source` is cloned and
-    `setup_commands` run in the workspace. `environment` holds variables for all commands.
+    The same request again changes nothing; a request with the same id and other content is refused. `tier` chooses the
+    model of each role. The account's policy overrides it, and `models` overrides both; `model` sets only the builder's.
+    `secrets` names secrets of the account, whose values the sandbox gateway knows. `egress_hosts` are hosts that the
+    build may reach in addition to those of the installation. Before the first turn, `source` is cloned and
+    `setup_commands` run in the workspace. `environment` sets variables for all commands.
 
     If `base_build_id` and `at` are given, the build is a fork: it continues that build from the end of that turn, on
     its own money. `message` is a person's message to the agent of a fork. All other fields about the work must equal

@@ -31,7 +31,9 @@ class _SandboxFact(Event):
 
 
 def _closed(subject: str) -> Sequence[Pending]:
-    """Return the changes that close the pending rows of the sandbox and of its snapshots: no files are left to save."""
+    """Return the changes that close the pending rows of a sandbox and of its snapshots, because no files are left to
+    save.
+    """
     snapshots = (f"{subject}/{reason}" for reason in ("checkpoint", "completion", "pre_sleep"))
     return (
         Pending(PendingKind.SANDBOX, subject, opens=False),
@@ -51,11 +53,11 @@ class SandboxOpened(_SandboxFact, type="sandbox.opened"):
 
 
 class SandboxRestored(_SandboxFact, type="sandbox.restored"):
-    """The files of the snapshot `from_snapshot` are in the sandbox. `lost` names those that could not be restored.
+    """The files of the snapshot `from_snapshot` are in the sandbox. `lost` names files that could not be restored.
 
-    `healed` counts files that were different at first and were written again. `lost` may name only the first lost
-    files; `lost_count` then counts all. `differs` gives the reasons, also for files with the right content but another
-    mode or modification time.
+    `healed` counts files that were different at first and were written again. If there are many lost files, `lost`
+    names only the first ones, and `lost_count` counts all. `differs` gives the reasons, also for files with the right
+    content but another mode or modification time.
     """
 
     sandbox_id: SandboxId

@@ -39,7 +39,7 @@ class _SnapshotFact(Event):
 
 
 class SnapshotSaved(_SnapshotFact, type="snapshot.saved"):
-    """The workspace at stream version `at_version` is stored under `key`. The manifest is always written last.
+    """The workspace at stream version `at_version` is in the object store; `key` names its manifest.
 
     The snapshot lacks the paths in `skipped` and everything below them; `skipped_count` counts all of them.
     `consistency` is `exact` for the files as they were at `at_version`. It is `late` when a tool call may have changed

@@ -40,9 +40,10 @@ class QuestionAsked(BuildFact, type="question.asked"):
 
 
 class ToolCallAnswered(BuildFact, type="tool_call.answered"):
-    """The only result of a tool call that needs no sandbox, such as `ask_user`. `by` says who gave it.
+    """The only result of a tool call that needs no sandbox, such as `ask_user`. `by` says who gave the result.
 
-    `tool` and `tool_use_id` are set when a customer's tool was never called, because the agent's input is not valid.
+    `tool` and `tool_use_id` are set only when the agent called a customer's tool with an invalid input. The customer
+    then never receives the call.
     """
 
     call_id: CallId

@@ -17,7 +17,7 @@ class _Row:
 
 
 class MemoryLeases:
-    """The Leases port over a dict."""
+    """The Leases port on a dict in memory."""
 
     def __init__(self) -> None:
         self._rows: dict[str, _Row] = {}

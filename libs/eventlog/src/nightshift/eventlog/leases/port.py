@@ -1,4 +1,6 @@
-"""The port of leases: an owner may work on a name until its lease expires by the clock of the one server."""
+"""The port of leases. An owner may work on a name until its lease expires by the clock of the server that stores the
+leases.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,9 +33,7 @@ class Leases(Protocol):
         """Renew several leases in one round trip. Returns for each, in order, the result that `renew` would return."""
 
     async def release(self, lease: Lease) -> None:
-        """Release the lease, so that others can acquire the name. Does nothing when the lease is no longer the newest
-        one.
-        """
+        """Release the lease, so that others can acquire the name. Does nothing when the name has a newer lease."""
 
     async def release_all(self, owner: str) -> int:
         """Release all leases of this owner and return their number.

@@ -8,9 +8,9 @@ from nightshift.eventlog.wire import Wire, called
 
 
 class MemoryObjectStore:
-    """The ObjectStore port over the dict `bodies`, from keys to bytes.
+    """The ObjectStore port in memory: `bodies` maps keys to bytes.
 
-    Several stores on one dict act like several clients of one server.
+    Several stores with the same dict act like several clients of one server.
     """
 
     def __init__(self, bodies: dict[str, bytes] | None = None, *, wire: Wire | None = None) -> None:

@@ -134,7 +134,8 @@ class S3ObjectStore:
             return self._client
 
     async def _call(self, work: Callable[["S3Client"], T]) -> T:
-        """Run `work` with the client in a thread and return its result. Retries a conflict with another write.
+        """Run `work` with the S3 client in a thread and return its result. Runs it again when the server reports a
+        conflict with another write.
 
         Raises our own errors in place of boto3's.
         """

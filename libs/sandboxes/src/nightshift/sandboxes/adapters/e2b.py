@@ -1,7 +1,7 @@
-"""The driver for E2B, on E2B's SDK. For each request it runs the agent in the sandbox as a new process.
+"""The driver for E2B, on E2B's SDK. Each request starts the agent program in the sandbox anew.
 
-At E2B a timeout ends only the direct child, unread output is lost, sandboxes disappear, and stdout is text. So commands
-run under the agent's supervisor, large data goes through files, and every connect checks the sandbox again.
+At E2B a timeout ends only a command's direct child, unread output is lost, sandboxes disappear, and stdout is text. So
+our own supervisor runs each command, large data goes through files, and every connect checks the sandbox again.
 """
 
 import asyncio
@@ -94,7 +94,7 @@ class E2BOptions:
 
 
 class E2BDriver:
-    """The SandboxDriver port on E2B. The template needs bash and python3 (3.8 or newer), as E2B's base template has."""
+    """The SandboxDriver port on E2B. The E2B template needs bash and python3 (3.8 or newer). E2B's base has both."""
 
     name: DriverName = "e2b"
 
@@ -149,7 +149,7 @@ class E2BDriver:
             raise self._final(error, "create") from error
 
     def _final(self, error: SandboxUnavailable, what: str) -> Exception:
-        """Return ProviderRefused when E2B will refuse the same request again, otherwise `error`."""
+        """Return ProviderRefused if E2B will always refuse the request `what`, otherwise return `error`."""
         cause = error.__cause__
         if not isinstance(cause, TemplateException | NotFoundException) and not (
             isinstance(cause, SandboxException) and cause.status_code in _REFUSED
@@ -200,8 +200,8 @@ class E2BDriver:
     ) -> str | None:
         """Return the generation in the sandbox's journal, or None when the journal is missing.
 
-        When the agent does not answer, installs its files again, because commands may have changed them. Raises _Broken
-        when that does not help. `generation` is given only while a sandbox is created.
+        Installs the agent program again when it does not answer, because commands may have changed it. Raises _Broken
+        when it still does not answer. Only `create` passes `generation`, from which a missing journal is made.
         """
         with suppress(AnswerCut):
             return await sandbox.hello(generation=generation)
@@ -249,7 +249,7 @@ class _NoPython(AnswerCut):
 
 
 class _Broken(SandboxUnavailable):
-    """The sandbox runs, but its agent does not answer even after its files were installed again."""
+    """The sandbox runs, but its agent program does not answer, even after its files were installed again."""
 
 
 def preview_behind(sandbox_url: str, route: str) -> str:
@@ -266,7 +266,7 @@ def preview_behind(sandbox_url: str, route: str) -> str:
 
 
 class _Channel:
-    """Runs the agent in the sandbox as a new process for each request."""
+    """The Channel (see client.py) to a sandbox at E2B. Each request starts the agent program there anew."""
 
     def __init__(self, box: AsyncSandbox, options: E2BOptions) -> None:
         self._box = box
@@ -299,7 +299,7 @@ class _Channel:
                     await self._box.files.remove(f"{name}.out")
 
     async def _run(self, request: Mapping[str, Any], answer_path: str, body_path: str) -> dict[str, str]:
-        """Run the agent once and return its answer.
+        """Run the agent program once and return its answer.
 
         The request is in environment variables, because the disk may be full.
         """
@@ -330,8 +330,8 @@ class _Channel:
 
     @asynccontextmanager
     async def _kept_alive(self) -> AsyncIterator[None]:
-        """Extend the sandbox's lifetime at E2B while the block runs, every third of it, and at the start when that is
-        due.
+        """Extend the sandbox's lifetime at E2B during the block: after each third of it, and at the start if a third
+        has passed since the last extension.
         """
         third = self._options.lifetime_s / 3
         if time.monotonic() - self._extended > third:

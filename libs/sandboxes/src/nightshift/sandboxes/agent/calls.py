@@ -81,16 +81,21 @@ class Calls:
                     os.kill(began["pid"], signal.SIGCONT)  # a command may have stopped it
 
     def note(self, call_id: str, text: str | None) -> dict[str, Any]:
-        """Store a text for the call, unless it has one. Returns the stored text, or None when there is none."""
+        """Store a text for the call, unless the call has one already.
+
+        Returns the stored text, or None when there is none. A call that runs no command stores its intent, to be known
+        after a crash.
+        """
         if text is not None and self._journal.find(checked_call_id(call_id), "note") is None:
             self._journal.add(call_id, "note", text)
         return {"text": self._journal.find(checked_call_id(call_id), "note")}
 
     @contextlib.contextmanager
     def once(self, call_id: str | None) -> Iterator[bool]:
-        """Take the call's lock, and yield True unless a block with this call id has ended before without an error.
+        """Hold the call's lock within the block.
 
-        If `call_id` is None, always yields True. The caller does the call's effect only if the value is True.
+        Yields False when an earlier block of this call has ended without an error, otherwise True. If `call_id` is
+        None, always yields True. The caller does the call's effect only when the value is True.
         """
         if call_id is None:
             yield True

@@ -1,4 +1,6 @@
-"""Gives every command its environment variables and default git settings, and passes long scripts to it."""
+"""Gives every command its environment variables and default git settings, and passes it a script that is too long for
+an argument.
+"""
 
 from __future__ import annotations
 

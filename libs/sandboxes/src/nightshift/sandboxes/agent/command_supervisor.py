@@ -71,7 +71,7 @@ def _detach(lock: int) -> None:
 
 
 def close_others(*keep: int) -> None:
-    """Close every open descriptor except these and the three standard streams."""
+    """Close every open descriptor except those in `keep` and the three standard streams."""
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and int(name) not in keep:
             with contextlib.suppress(OSError):  # the one of the listing itself
@@ -79,7 +79,7 @@ def close_others(*keep: int) -> None:
 
 
 class _Kept:
-    """One output stream: its first `limit` bytes go to a file, and of the rest only the end is kept."""
+    """One output stream: its first `limit` bytes go to a file. Of the later bytes, only the last ones are kept."""
 
     def __init__(self, folder: str, name: str, limit: int) -> None:
         self._folder = folder
@@ -296,7 +296,7 @@ class CommandSupervisor:
             time.sleep(0.005)
 
     def _outlive(self, selector: selectors.BaseSelector) -> None:
-        """Read and discard output while background processes of the ended command hold its pipes.
+        """Read and discard output while background processes of the ended command still have its output pipes open.
 
         Without a reader, their next write would kill them.
         """

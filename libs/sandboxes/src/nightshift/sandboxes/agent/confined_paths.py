@@ -48,8 +48,8 @@ class Root:
     def parent(self, path: str, *, make: bool = False, follow: bool = True) -> Iterator[tuple[int, str]]:
         """Open the directory that contains the last part of a path. Yields its handle and the name of that part.
 
-        If `make`, missing directories are created. Unless `follow`, a symlink as the last part is not followed, and
-        one before it is refused. An OSError in the block becomes a Refusal.
+        If `make`, missing directories are created. If `follow` is False, a symlink in an earlier part is refused, and
+        one in the last part is not followed. An OSError in the block becomes a Refusal.
         """
         walk = _Walk(self, make, follow)
         try:

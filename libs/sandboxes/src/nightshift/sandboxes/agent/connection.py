@@ -1,4 +1,4 @@
-"""The agent's side of one client connection, which carries one request and its answer."""
+"""The agent program's side of one client connection, which carries one request and its answer."""
 
 from __future__ import annotations
 

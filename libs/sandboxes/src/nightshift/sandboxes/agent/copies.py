@@ -18,7 +18,7 @@ _LARGE = 1024 * 1024
 
 
 class Copies:
-    """The kept contents of files in one folder. A kept content is found by the file's row (see rows.py)."""
+    """The kept contents of files in one folder. Each method finds a kept content by the file's row (see rows.py)."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -27,9 +27,9 @@ class Copies:
         """Keep the content of the file `name` in the directory `parent`. Returns False when the file no longer has the
         stat of `row`.
 
-        Copies a small file at once while `deadline` (monotonic time) is not over, and passes others to `guard` to
-        copy. If the guard refuses, copies until the deadline. If that fails too, makes a hard link, which does not
-        protect from writes into the same file.
+        Copies a small file at once while `deadline` (monotonic time) is not over, and passes others to `guard`, which
+        copies them in the background. If the guard refuses, copies until the deadline. If the copy is not complete by
+        then, makes a hard link, which does not protect from writes into the same file.
         """
         path = self._path(row)
         if os.path.exists(path) or is_copied_now(path):
@@ -49,10 +49,11 @@ class Copies:
         return True
 
     def matches(self, row: Row, now: os.stat_result) -> bool:
-        """Return whether the content that `open` returns for this row is still the one that the row describes.
+        """Return whether the content that `open` returned for this row is the one that the row describes.
 
-        A copy always is. A hard link must have the mode, size and modification time of the row; linking changes the
-        ctime. Without either, the file's stat `now` must equal the row.
+        `now` is the stat of the opened file. A copy always matches. A hard link matches when its mode, size and
+        modification time are those of the row, because linking changes the ctime. When neither exists any more, the
+        whole stat must be equal.
         """
         if os.path.exists(self._path(row)):
             return True

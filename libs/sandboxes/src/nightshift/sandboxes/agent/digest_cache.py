@@ -25,7 +25,7 @@ class DigestCache:
 
     @cached_property
     def _before(self) -> dict[str, list[object]]:
-        """The digests in the file. It is read at the first lookup only: a stage mostly needs no digest from it."""
+        """The digests in the cache file, which is read at the first lookup of a digest. Most stages need no lookup."""
         with contextlib.suppress(OSError, ValueError, AttributeError), open(self._path, "rb") as file:
             return dict(json.load(file).items())
         return {}

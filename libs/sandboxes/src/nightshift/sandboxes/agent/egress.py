@@ -1,7 +1,7 @@
 """The listening sockets in a local sandbox to which programs connect to reach the network outside.
 
-The agent opens them on the sandbox's loopback and passes them to the host, where the egress proxy accepts connections.
-That works because a socket stays in the network namespace in which it was made.
+The agent program opens them on the sandbox's loopback and passes them to the host, where the egress proxy accepts
+connections. That works because a socket stays in the network namespace in which it was made.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PROXY_PORT = 3128
 
 
 def open_listeners() -> list[socket.socket]:
-    """Open the listening sockets. Returns an empty list when the port is not available."""
+    """Open the listening sockets. Returns an empty list when another program in the sandbox uses the proxy's port."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     with contextlib.suppress(OSError):
         listener.bind(("127.0.0.1", PROXY_PORT))

@@ -54,10 +54,10 @@ def read(root: Root, path: str, offset: int, limit: int, anywhere: bool) -> Iter
 
 
 def _open_anywhere(root: Root, path: str) -> int:
-    """Open a file for reading. A path that names a place outside the workspace is allowed.
+    """Open a file for reading, inside or outside the workspace.
 
-    Raises Refusal for a path inside whose symlink leads out of the workspace: the target must be read by its own path.
-    Also raises Refusal for a process's files in /proc, because the process would be the agent.
+    Raises Refusal when a path inside the workspace leads out of it by a symlink: the caller must name the target's own
+    path. Also raises Refusal for a process's files in /proc, because /proc/self would be the agent program.
     """
     outside = os.path.normpath(os.path.join(root.path, path))
     if outside == root.path or outside.startswith(root.path + "/") or "\0" in path:

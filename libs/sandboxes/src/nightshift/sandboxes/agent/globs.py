@@ -100,7 +100,7 @@ def _split(pattern: str, brackets: bool) -> list[str]:
 
 
 def _segment(name: str, brackets: bool) -> re.Pattern[str]:
-    """Compile one path segment to a regular expression.
+    """Compile one path segment to a regular expression. If `brackets` is False, `[` is an ordinary character.
 
     Between two stars only the shortest match is tried, so that matching takes linear time.
     """

@@ -1,9 +1,8 @@
-"""Copies large files in the background. A lease on each file makes the kernel hold up a program that opens it to
-write.
+"""Copies large files in the background. A lease on each file makes the kernel hold up a program that opens it to write.
 
-Here a lease is the kernel's file lease (see fcntl(2)). When a stage is held, the agent takes the leases and returns
-without waiting for the copies. A program that opens an uncopied file to write waits, and the guard copies that file
-first.
+Here a lease is the kernel's file lease (see fcntl(2)). When a stage is held, the agent program takes the leases and
+returns without waiting for the copies. A program that opens an uncopied file to write waits, and the guard copies that
+file first.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ class Guard:
 
 
 class _Guarded:
-    """A file with a lease, and the copy of it that is being written."""
+    """A file with a kernel lease (see fcntl(2)), and the copy of it that is being written."""
 
     def __init__(self, file: int, copy: int, path: str) -> None:
         self.file = file
@@ -101,7 +100,10 @@ class _Guarded:
         return self._waited_since is not None
 
     def step(self) -> bool:
-        """Copy the next part of the file. Returns True when the file is copied, or its copy is given up."""
+        """Copy the next part of the file. Returns True when no part is left.
+
+        Also returns True after giving up the copy, because the disk is full or a program has waited too long.
+        """
         try:
             if self._done == 0 and clone(self.file, self.copy):
                 count = 0
@@ -124,7 +126,7 @@ class _Guarded:
             os.unlink(unfinished(self._path))
 
     def close(self) -> None:
-        """Close both files. The lease ends unless another process still has the file open."""
+        """Close both files. The kernel lease ends, unless another process still has the file open."""
         os.close(self.file)
         os.close(self.copy)
 

@@ -20,8 +20,8 @@ _PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 class HeldDirectories:
     """Opens directories of the workspace by relative path, without following symlinks.
 
-    The first part HOME of a path stands for the home. If `writing`, `finish` also restores the modification times of
-    all opened directories.
+    A path whose first part is HOME leads into the home directory. If `writing`, `finish` also restores the modification
+    times of all opened directories.
     """
 
     def __init__(self, root: Root, *, writing: bool = False) -> None:
@@ -38,8 +38,9 @@ class HeldDirectories:
 
     @property
     def has_home(self) -> bool:
-        """Return whether the part HOME of a path stands for the home, and not for an ordinary directory of that
-        name.
+        """Return whether a path that begins with HOME leads into the home directory.
+
+        If False, HOME is an ordinary name.
         """
         return self._home is not None
 
@@ -72,7 +73,8 @@ class HeldDirectories:
         return self.enter(above), name
 
     def finish(self) -> list[tuple[str, str]]:
-        """Set the final modes and times of the opened directories, the deepest first, and close everything.
+        """Set the modes and times that `final` has for the opened directories, the deepest first, and close all
+        handles.
 
         Returns (path, reason) for each directory where that failed.
         """

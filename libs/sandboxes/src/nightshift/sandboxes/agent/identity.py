@@ -1,8 +1,8 @@
-"""The user ids in a local sandbox. The agent has an id of its own, so that commands cannot reach its processes.
+"""The user ids in a local sandbox. The agent program has an id of its own, so that commands cannot reach its processes.
 
-Where the user namespace maps two ids, the agent is id 0 with few capabilities, and commands are id 1000. The agent
-accesses files as id 1000, so that all files have one owner. Elsewhere both have the same id. Then only process 1 is
-protected: the kernel does not let processes inside kill it, and it is not dumpable.
+Where the user namespace maps two ids, the agent program is id 0 with few capabilities, and commands are id 1000. The
+agent program accesses files as id 1000, so that all files have one owner. Elsewhere both have the same id. Then only
+process 1 is protected: the kernel does not let processes inside kill it, and it is not dumpable.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def apart() -> bool:
-    """Return whether the agent has another user id than commands."""
+    """Return whether the agent program has another user id than commands."""
     return os.getuid() == 0
 
 
@@ -53,9 +53,10 @@ def _inherit_no_capability() -> None:
 
 @contextlib.contextmanager
 def as_agent() -> Iterator[None]:
-    """Access files under the agent's own user id within the block: in directories to which commands cannot write.
+    """Access files under the agent program's own user id within the block: in directories to which commands cannot
+    write.
 
-    Does nothing where the agent and commands have the same id.
+    Does nothing where the agent program and commands have the same id.
     """
     if not apart():
         yield
@@ -75,7 +76,7 @@ def _touch_files_as(number: int) -> None:
 
 
 def end_first() -> None:
-    """Make the kernel kill this forked process before the agent when the sandbox's memory runs out."""
+    """Make the kernel kill this forked process before the agent program when the sandbox's memory runs out."""
     with (
         contextlib.suppress(OSError),
         as_agent(),

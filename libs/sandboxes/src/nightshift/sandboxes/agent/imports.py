@@ -25,8 +25,9 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 def import_(root: Root, body: Reader, digests: DigestCache) -> dict[str, Any]:
     """Create the files, directories and symlinks of the stream `body`. Never follows a symlink.
 
-    Returns how many it created, and path and reason of each that it could not create. Sets modes and times of
-    directories last, so that it can fill a read-only directory. Adds the digests of new files to `digests`.
+    Returns how many it created (`count`), and the path and the reason for each that it could not create (`refused`).
+    Sets modes and times of directories last, so that it can fill a read-only directory. Adds the digests of new files
+    to `digests`.
     """
     directories, count = HeldDirectories(root, writing=True), 0
     refused: list[tuple[str, str]] = []
@@ -94,7 +95,7 @@ def _set_time(name: str, parent: int, mtime_ns: int | None) -> None:
 
 
 def _link(directories: HeldDirectories, first: str, path: str) -> None:
-    """Make `path` another name (hard link) of the existing file `first`. Replaces a file that has this name."""
+    """Make `path` another name (hard link) of the existing file `first`. Replaces a file that exists at `path`."""
     above, source = directories.parent(first)
     held = os.dup(above)
     try:
@@ -134,7 +135,7 @@ def _create(
 def _fill(file: Any, chunks: Iterator[bytes], size: int) -> str:
     """Write the chunks to the file. A chunk of zeros becomes a hole. Returns the SHA-256 of the content in hex.
 
-    Raises Refusal unless the chunks have `size` bytes together.
+    Raises Refusal when the chunks have more or fewer than `size` bytes together.
     """
     written, sha = 0, hashlib.sha256()
     for chunk in chunks:

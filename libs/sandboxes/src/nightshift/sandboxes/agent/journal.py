@@ -1,9 +1,9 @@
 """The journal of calls: which calls began, how each ended, and notes about them. Each record is one appended line.
 
-A call with a record never runs again. So commands must not reach the journal, or the agent must detect its loss. In a
-local sandbox the journal is an unnamed file in the memory of process 1. At E2B it is a file in the home, whose first
-line contains the sandbox's generation and the file's inode. By these the agent detects when a command removed, emptied
-or copied the journal; the sandbox then counts as lost.
+A call with a record never runs again. So commands must not reach the journal, or the agent program must detect its
+loss. In a local sandbox the journal is an unnamed file in the memory of process 1. At E2B it is a file in the home,
+whose first line contains the sandbox's generation and the file's inode. By these the agent program detects when a
+command removed, emptied or copied the journal; the sandbox then counts as lost.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ class Journal:
         self._room = room
 
     def create(self, generation: str) -> None:
-        """Write the journal's first line, with this generation, unless the journal has a first line."""
+        """Write the journal's first line, with this generation, unless the journal already has one.
+
+        A generation is the text `<build id>/<number of the build's sandbox>/<sandbox id>`.
+        """
         with self._open(make=True) as file:
             handle = file.fileno()
             _lock(handle, fcntl.F_WRLCK, _APPEND_LOCK)
@@ -95,8 +98,8 @@ class Journal:
     def lock(self, call_id: str, *, wait: bool) -> Iterator[int | None]:
         """Take the lock of a call. Yields a file descriptor that holds it.
 
-        The kernel releases the lock when all processes with this descriptor have closed it or died. If another process
-        holds the lock, waits for it if `wait`, otherwise yields None.
+        The kernel releases the lock when all processes with this descriptor have closed it or died. When another
+        process has the lock, the argument `wait` decides: True waits for the lock, False yields None.
         """
         with self._open() as file:
             held: int | None = file.fileno()
@@ -131,7 +134,7 @@ def _generation(handle: int) -> str | None:
 
 
 def _end(handle: int) -> int:
-    """Return the offset behind the last record. Reserved zero bytes may follow it."""
+    """Return the offset of the first byte after the last record. Reserved zero bytes may follow."""
     end = os.fstat(handle).st_size
     while end > 0:
         start = max(0, end - _CHUNK)
@@ -143,7 +146,7 @@ def _end(handle: int) -> int:
 
 
 def _search(handle: int, wanted: bytes, start: int) -> int:
-    """Return the offset of these bytes at or behind `start`, or -1. Reads the file in chunks."""
+    """Return the first offset, from `start` on, at which the bytes `wanted` begin, or -1. Reads the file in chunks."""
     while True:
         chunk = os.pread(handle, _CHUNK, start)
         at = chunk.find(wanted)
@@ -167,10 +170,11 @@ def _byte(call_id: str) -> int:
 
 
 def _lock(handle: int, kind: int, byte: int, wait_s: float | None = None) -> None:
-    """Lock one byte of the file. If `wait_s` is None, waits without a limit.
+    """Lock the byte `byte` of the file. `kind` is F_WRLCK (exclusive) or F_RDLCK (shared). If `wait_s` is None, waits
+    without a limit.
 
-    Raises BlockingIOError when another process has locked the byte and `wait_s` is 0. Raises TimeoutError when it
-    still has after `wait_s` seconds.
+    Raises BlockingIOError when another process has locked the byte and `wait_s` is 0. Raises TimeoutError when the byte
+    is still locked after `wait_s` seconds.
     """
     request = struct.pack("hhqqi4x", kind, os.SEEK_SET, byte, 1, 0)
     if wait_s is None or wait_s <= 0:

@@ -20,7 +20,8 @@ _TAIL = 256 * 1024
 class KeptOutput:
     """Keeps the first `limit` bytes of a stream, and a part of its end.
 
-    Output that is too long for memory goes to the file `path`, in a directory to which only the agent can write.
+    Output that is too long for memory goes to the file `path`, in a directory to which only the agent program can
+    write.
     """
 
     def __init__(self, path: str, limit: int) -> None:

@@ -83,9 +83,10 @@ def _escape(letter: str, text: str, inside: bool) -> str:
 
 
 class Query:
-    """A search of lines: the pattern, the number of rows still to skip or to return, and notes for the caller.
+    """A search of lines: its pattern, how many rows it must still skip, and how many it may still return.
 
-    A row is one result: a line, or a file with its count. `more` is set when a row was left out.
+    A row is one result: a line, or a file with its number of matching lines. `more` is set when the limit left out a
+    row. `notes` tells the caller, for example, which files could not be read.
     """
 
     def __init__(self, ask: dict[str, Any]) -> None:
@@ -114,7 +115,7 @@ class Query:
     def search(self, handle: int, path: str, rows: list[dict[str, Any]]) -> None:
         """Search one open file and append the results to `rows`. Closes the handle.
 
-        Raises Refusal unless it is a regular file. A binary file gives no rows; a note names it if it matches.
+        Raises Refusal unless it is a regular file. A binary file gives no rows; if it matches, a note names it.
         """
         with os.fdopen(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -191,7 +192,10 @@ class Query:
             rows.append({"path": path, "count": count})
 
     def _takes(self) -> bool:
-        """Return whether to add the next row: it is neither among those to skip nor beyond the limit. Counts it."""
+        """Count the next row, and return whether to add it.
+
+        The first rows are skipped, and those beyond the limit are left out.
+        """
         if self._skip:
             self._skip -= 1
             return False

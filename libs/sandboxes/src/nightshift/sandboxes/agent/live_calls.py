@@ -1,6 +1,6 @@
-"""The calls of a local sandbox, kept in the memory of its agent. Each call id runs once.
+"""The calls of a local sandbox, kept in the memory of its agent program. Each call id runs once.
 
-The agent is process 1, which commands cannot reach. So commands cannot change its record of the calls.
+The agent program is process 1, which commands cannot reach. So commands cannot change its record of the calls.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Call:
 class LiveCalls:
     """Starts, watches and ends calls.
 
-    `outputs` is the directory for long outputs, to which only the agent can write.
+    `outputs` is the directory for long outputs, to which only the agent program can write.
     """
 
     def __init__(self, loop: EventLoop, outputs: str, limits: dict[str, int]) -> None:
@@ -208,7 +208,7 @@ class LiveCalls:
             self._loop.later(_KILL_AGAIN_S, lambda: self._kill(call, rounds - 1))
 
     def _finish(self, call: Call) -> None:
-        """Read the rest of the call's output, record its end, and answer the clients that wait for the end."""
+        """Read the call's remaining output, record its end, and answer the clients that wait for the end."""
         for _ in range(_DRAIN_READS):
             if sum(self._pump(call, read) for read in list(call.open)) == 0:
                 break
@@ -251,9 +251,9 @@ class LiveCalls:
                 os.kill(pid, signal.SIGKILL)
 
     def _remember(self, call: Call) -> None:
-        """Count the output of an ended call. Over the limit, move the oldest output from memory to files.
+        """Count the output of an ended call. If all outputs exceed the limit in memory, move the oldest to files.
 
-        Over the limit on disk, remove the oldest files.
+        If all files exceed the limit on disk, remove the oldest files.
         """
         held = sum(len(kept.in_memory or b"") for kept in call.streams)
         if held:
@@ -272,7 +272,11 @@ class LiveCalls:
                 kept.remove()
 
     def note(self, call_id: str, text: str | None) -> str | None:
-        """Store a text for the call, unless it has one. Returns the stored text, or None when there is none."""
+        """Store a text for the call, unless the call has one already.
+
+        Returns the stored text, or None when there is none. A call that runs no command stores its intent, to be known
+        after a crash.
+        """
         if text is not None:
             self._notes.setdefault(checked_call_id(call_id), text)
         return self._notes.get(checked_call_id(call_id))

@@ -18,8 +18,9 @@ class Look(NamedTuple):
     end: tuple[int, ...] = (0, 0)
 
     def next(self, reader: str, total: tuple[int, ...]) -> Look:
-        """Return the look of the call `reader`, up to the byte counts `total`.
+        """Return the next part to read, for the call `reader`. The part ends at the byte counts `total`.
 
-        It starts where the last look ended. If the same reader asks again, it starts where its last look started.
+        It starts where the last part ended. If the same call asks again, the part starts where that call's last part
+        started.
         """
         return Look(reader, self.start if reader == self.reader else self.end, total)

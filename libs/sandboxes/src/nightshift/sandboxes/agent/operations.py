@@ -1,4 +1,4 @@
-"""The file operations of the agent. Each one blocks until it is done."""
+"""The file operations of the agent program. Each one blocks until it is done."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .wire import Reader, make_workspace, read_chunks
 class FileOperations:
     """Maps names of operations to functions.
 
-    The fields of a request other than `op` are the parameters of the function. It returns the header of the answer, an
-    iterator over data frames, or both as a tuple. None means an empty header.
+    The fields of a request other than `op` are the parameters of the function. The function returns the header of the
+    answer, an iterator over data frames, or both as a tuple. When it returns None, the header is empty.
     """
 
     def __init__(self, home: str, digests: str) -> None:

@@ -1,4 +1,4 @@
-"""Reserves disk space for the agent's own files, so that a full disk does not hide the output of commands."""
+"""Reserves disk space for the agent program's own files, so that a full disk does not hide the output of commands."""
 
 from __future__ import annotations
 

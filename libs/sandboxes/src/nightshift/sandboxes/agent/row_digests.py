@@ -109,8 +109,9 @@ class RowDigests:
         return True
 
     def _read_file(self, path: str, row: Row) -> tuple[Row, bool]:
-        """Read the file as it is now. Returns its row with the digest, and whether it stayed unchanged during the
-        reading.
+        """Read the file as it is now.
+
+        Returns the file's row with the digest, and whether the file stayed unchanged during the reading.
         """
         found, still = list(row), False
         with open_file(*self._directories.parent(path)) as file:

@@ -1,8 +1,8 @@
 """Rows describe the paths of a stage: what stat says about each path, and the digest of each file.
 
-A row is a list: kind, mode, size, mtime_ns, ctime_ns, inode, target or first link, problem, digest, settled. The
-values before `problem` come from stat. `settled` means that any later write changes the stat, so that the digest may
-be reused.
+A row is a list: kind, mode, size, mtime_ns, ctime_ns, inode, a symlink's target or a hard link's first path, problem,
+digest, settled. The values before `problem` come from stat. `settled` means that any later write changes the stat, so
+that the digest may be reused.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ STAT = 8
 def walk_rows(
     root: Root, exclude: list[str], limit: int, known: list[dict[str, Row]], digests: DigestCache | None
 ) -> dict[str, Row]:
-    """Return the rows of the workspace as it is now, by path. After `limit` paths, one row with a problem replaces the
-    rest.
+    """Return the rows of the workspace as it is now, by path. After `limit` paths, one row with a problem stands for
+    all further paths.
 
     A file whose stat is the same in one of the trees `known`, or in `digests`, gets its digest from there.
     """
@@ -93,7 +93,7 @@ def _file(path: str, found: os.stat_result, link: str | None, known: list[dict[s
 
 
 def stat_key(found: os.stat_result) -> list[Any]:
-    """Return [mode, size, mtime_ns, ctime_ns, inode]."""
+    """Return the values of a stat that a row contains: [mode, size, mtime_ns, ctime_ns, inode]."""
     mode = stat.S_IMODE(found.st_mode)
     return [mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 

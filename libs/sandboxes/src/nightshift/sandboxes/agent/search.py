@@ -168,15 +168,16 @@ def _is_directory(root: Root, path: str, pattern: str) -> bool:
 
 
 def _joined(path: str, found: str) -> str:
-    """Return the path `found`, which is relative to the directory `path`, as a path from the workspace on."""
+    """Return `found`, which is relative to the directory `path`, as a path relative to the workspace."""
     base = path.rstrip("/").removesuffix("/.")
     return found if base in (".", "") else f"{base}/{found}"
 
 
 def grep(root: Root, ask: dict[str, Any]) -> dict[str, Any]:
-    """Find lines that match. SIGALRM kills the process after `seconds`.
+    """Find lines that match the query `ask`, which has the fields of the port's GrepQuery and the time limit `seconds`.
 
-    Returns rows {path, line, text, context}, {path, count} or {path}, depending on the mode of the query.
+    SIGALRM kills this process at the time limit. Returns `rows`, `more` and `notes`. A row is {path, line, text,
+    context}, {path, count} or {path}, depending on the query's mode.
     """
     _end_after(ask["seconds"])
     path, query = ask["path"], Query(ask)

@@ -1,4 +1,4 @@
-"""The agent of a local sandbox: one process, the sandbox's process 1, for as long as the sandbox runs.
+"""The agent program of a local sandbox: one process, the sandbox's process 1, for as long as the sandbox runs.
 
 It starts and watches commands in its event loop and answers at once. File operations may take long or meet a hostile
 tree, so each runs in a forked process. A crash or an endless search then affects only that request.
@@ -48,7 +48,7 @@ class Server:
     """Answers the requests of one sandbox."""
 
     def __init__(self, home: str, own: str, digests: int, limits: dict[str, int]) -> None:
-        """`home` is the sandbox's home directory, `own` the directory to which only the agent can write.
+        """`home` is the sandbox's home directory, `own` the directory to which only the agent program can write.
 
         `digests` is the descriptor of the digest cache. `limits` are the resource limits of commands.
         """
@@ -85,8 +85,9 @@ class Server:
 
     @cached_property
     def _files(self) -> FileOperations:
-        """The file operations. They are imported after the agent's start, because the creator of the sandbox waits for
-        that.
+        """The file operations.
+
+        They are imported after the agent program's start, because the creator of the sandbox waits for that.
         """
         from .operations import FileOperations  # noqa: PLC0415
 
@@ -193,9 +194,10 @@ class Server:
         connection.answer(json_frame(head) + b"".join(frames))
 
     def _write(self, connection: Connection, path: str, mode: int | None, once: str | None) -> None:
-        """Write a file. If `once` is a call id, only the first successful write of that call has an effect.
+        """Write a file with the permissions `mode`. If `once` is a call id, only the first successful write of that
+        call has an effect.
 
-        A second write of the call waits for the first. It does nothing when the first has succeeded.
+        A second write of the call waits for the first, and does nothing when the first has succeeded.
         """
         before = None if once is None else self._written.get(once)
         if once is not None and before == "now":
@@ -249,8 +251,8 @@ class Server:
     ) -> None:
         """Execute a file operation in a process of its own, and answer the connection with its result.
 
-        While too many operations run, it waits in a queue. `ended` is called at the end with whether the operation
-        succeeded.
+        While too many operations run, it waits in a queue. At the end, `ended` is called with True if the operation
+        succeeded, otherwise with False.
         """
 
         def begin() -> None:
@@ -350,8 +352,8 @@ def _end(pid: int) -> None:
 def main(argv: list[str]) -> None:
     """Run as process 1 of a local sandbox. Never returns.
 
-    Arguments: the home directory, the agent's own directory, the descriptor of the listening socket, and the resource
-    limits of commands as JSON.
+    Arguments: the home directory, the agent program's own directory, the descriptor of the listening socket, and the
+    resource limits of commands as JSON.
     """
     home, own, fd, limits_json = argv
     listener, limits = socket.socket(fileno=int(fd)), json.loads(limits_json)

@@ -39,8 +39,9 @@ class StageFolder:
     def locked(self, name: str, seconds: float = math.inf) -> Iterator[None]:
         """Exclude other requests for the lock `name` within the block.
 
-        `lock` protects the files of this folder, for milliseconds. `reading` protects the reading of a stage's files,
-        which takes seconds. Raises TimeoutError when another request holds the lock for `seconds` seconds.
+        There are two locks. A request has `lock` for milliseconds, while it uses the files of this folder. It has
+        `reading` for seconds, while it reads a stage's files. Raises TimeoutError when another request still has the
+        lock after `seconds` seconds.
         """
         os.makedirs(self.copies.folder, 0o700, exist_ok=True)
         until = time.monotonic() + seconds
@@ -56,7 +57,9 @@ class StageFolder:
             yield
 
     def note(self, mark: int, fact: str) -> None:
-        """Record a fact about the stage `mark`: `passed`, `clean` or `stored`. Does nothing when the file cannot be
+        """Record a fact about the stage `mark`. `passed`: a call of the next turn may have written.
+
+        `clean`: the stage equals the base. `stored`: its snapshot is stored. Does nothing when the file cannot be
         written.
         """
         with contextlib.suppress(OSError):
@@ -68,7 +71,7 @@ class StageFolder:
         return os.path.exists(self._path(f"{mark}.{fact}"))
 
     def forget(self, mark: int) -> None:
-        """Remove the recorded facts about all stages before `mark`."""
+        """Remove what `note` recorded about all stages before `mark`."""
         for name in os.listdir(self._folder):
             number = name.partition(".")[0]
             if number.isdigit() and int(number) < mark:
@@ -94,8 +97,8 @@ class StageFolder:
     def held(self) -> list[dict[str, Any]]:
         """Return the stages that are not stored yet, oldest first.
 
-        Each is a dict: `mark`, `late`, `torn`, and as differences from the base the rows to `set` and the paths
-        `gone`.
+        Each is a dict with `mark`, `late` and `torn` (see stages.py). Its differences from the base (the newest stored
+        snapshot) are the rows to `set` and the removed paths `gone`.
         """
         held = self._load("held.json")
         return held if isinstance(held, list) else []

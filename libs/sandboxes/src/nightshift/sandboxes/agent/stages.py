@@ -80,7 +80,7 @@ class Stages:
         yield END
 
     def hold(self, mark: int, exclude: list[str], limit: int, seconds: float) -> dict[str, Any]:
-        """Protect the files of the checkpoint from later writes, in about `seconds` seconds.
+        """Protect the files of the checkpoint `mark` from later writes, in about `seconds` seconds.
 
         Does nothing when the stage is stored or held already. Returns `late`: whether the time was too short for that.
         `exclude` is used only when no earlier stage has recorded its patterns.
@@ -97,7 +97,8 @@ class Stages:
         return {"late": late}
 
     def stored(self, mark: int) -> None:
-        """Make the stage `mark` the base of later stages, because its snapshot is in the object store now.
+        """Make the stage `mark` the base, from which later stages are recorded as differences. Called when its snapshot
+        is in the object store.
 
         Forgets this stage and the ones before it. Does nothing when the stage is not held.
         """
@@ -127,9 +128,9 @@ class Stages:
         A part has `path`, `bytes`, and `more` when the next part continues the file. A part with `problem` has no
         bytes.
 
-        The first file begins at `offset`. After `limit` bytes the last header contains the index and the offset to go
-        on from; otherwise it is empty. A file without a kept copy is read from the workspace, so the client must
-        compare its digest.
+        The first file begins at `offset`. After `limit` bytes, the last header names the index in `paths` and the
+        offset at which the next export must begin. After the last path, that header is empty. A file without a kept
+        copy is read from the workspace, so the client must compare its digest.
         """
         stage = _find(self._folder.held(), mark)
         rows = {} if stage is None else stage["set"]
@@ -165,10 +166,10 @@ class Stages:
         return copy or open_file(*directories.parent(path))
 
     def _begin(self, mark: int, walking: Walking, *, again: bool) -> dict[str, Any] | None:
-        """Find the stage, or walk the workspace for a new one (always a new one if `again`). Returns None when it
-        equals the base.
+        """Find the stage `mark`, or walk the workspace for a new one (always a new one if `again`).
 
-        A new stage has no digests yet, because reading the files takes longer and `hold` must not wait for it.
+        Returns None when the stage equals the base, the newest stored snapshot. A new stage has no digests yet, because
+        reading the files takes longer and `hold` must not wait for it.
         """
         with self._folder.locked("lock"):
             self._folder.write_exclude(walking.exclude)
@@ -192,7 +193,10 @@ class Stages:
     def _read(
         self, mark: int, walking: Walking, found: dict[str, Any] | None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Compute the missing digests of the stage `found`, and record the stage. Returns the base and the stage."""
+        """Compute the missing digests of the stage `found`, and record it as the stage `mark`.
+
+        If `found` is None, the stage equals the base. Returns the base and the stage.
+        """
 
         def passed() -> bool:
             return self._folder.noted(mark, "passed")
@@ -216,7 +220,7 @@ class Stages:
         return same_stats(present, applied(base, found["set"], found["gone"]))
 
     def _record(self, found: dict[str, Any], torn: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Write the stage with its digests, as a difference from the current base. Returns the stage and that base."""
+        """Write the stage with its digests, as a difference from the current base. Returns that base and the stage."""
         with self._folder.locked("lock"):
             tree, held, mark = self._folder.base(), self._folder.held(), found["mark"]
             before = _find(held, mark)
@@ -272,7 +276,10 @@ class Walking:
 
 
 class _Block:
-    """Parts of files that are sent together."""
+    """A block of an export: parts of files that the agent program sends to the snapshotter in one piece.
+
+    Most files are small, and a piece for each would be slow.
+    """
 
     def __init__(self) -> None:
         self._parts: list[dict[str, Any]] = []
@@ -307,9 +314,10 @@ def _stage(mark: int, changed: dict[str, Row], gone: Iterable[str]) -> dict[str,
 
 
 def _is_stored(row: Row, base: Row | None) -> bool:
-    """Return whether the newest stored snapshot has the content of `row`. `base` is the row of the same path there.
+    """Return whether the newest stored snapshot has the content of `row`.
 
-    Equal stats show that only when `base` is settled and has a digest (see rows.py).
+    `base` is the row of the same path in that snapshot. Equal stats prove equal contents only when `base` is settled
+    and has a digest (see rows.py).
     """
     return base is not None and base[SETTLED] and base[DIGEST] is not None and base[:STAT] == row[:STAT]
 

@@ -56,8 +56,9 @@ def _describe(
     links: dict[tuple[int, int], str],
     digests: DigestCache,
 ) -> dict[str, Any] | None:
-    """Return the entry of a path, or None when the path was removed meanwhile. `place` is its directory's handle and
-    its name.
+    """Return the entry of a path, or None when the path was removed meanwhile.
+
+    `place` is its directory's handle and its name. `links` has the first path of each file, by device and inode.
     """
     parent, name = place
     try:
@@ -122,8 +123,9 @@ def _remove_tree(parent: int, name: str) -> None:
 
 
 def _remove_content(handle: int, top: int, depth: int) -> list[str]:
-    """Remove the content of a directory. Moves directories that lie too deep into `top`, and returns their new names
-    there.
+    """Remove the content of a directory. Calls itself for subdirectories; `depth` is the number of nested calls.
+
+    Moves directories that lie too deep into `top`, and returns their new names there.
     """
     moved: list[str] = []
     for inner in _empty(handle):

@@ -30,7 +30,7 @@ class Writer(Protocol):
 
 
 class Refusal(Exception):
-    """An error of an operation that is sent as its answer.
+    """An error of an operation, which the agent program sends as the answer to the request.
 
     `kind` is one of the port's `FileProblem` values, `lost` or `bad_request`.
     """

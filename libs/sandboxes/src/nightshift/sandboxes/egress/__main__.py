@@ -1,7 +1,7 @@
 """The egress proxy's process: `python -m nightshift.sandboxes.egress CONTROL-FD OPTIONS`.
 
-A process of the sandbox gateway starts it. When that is killed, the proxy runs on until its connections have ended, so
-that no download breaks.
+A process of the sandbox gateway starts it. When the sandbox gateway's process is killed, the proxy runs on until its
+connections have ended. So no download breaks.
 """
 
 import asyncio

@@ -141,7 +141,8 @@ class EgressProcess:
     async def _use(self, ours: socket.socket, started: asyncio.Future[None]) -> None:
         """Send requests to the process at the control socket `ours`, until the process ends.
 
-        First attaches the sandboxes that the previous process served. Sets `started` so that the start can return.
+        First sets `started`, which tells the caller that requests can be sent. Then attaches the sandboxes that the
+        previous process served.
         """
         ended = asyncio.Event()
         ours.setblocking(False)

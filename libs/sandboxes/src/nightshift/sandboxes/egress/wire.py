@@ -15,7 +15,10 @@ _MOST_FDS: Final = 8
 
 
 def send(sock: socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
-    """Send one message with file descriptors. Raises OSError; BlockingIOError when the receiver is far behind."""
+    """Send one message with file descriptors.
+
+    Raises BlockingIOError when the receiver is far behind, and OSError when it is gone.
+    """
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     sock.sendmsg([json.dumps(message).encode()], rights)
 

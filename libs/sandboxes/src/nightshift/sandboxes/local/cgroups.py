@@ -107,7 +107,7 @@ class Group:
         return {parent / self.name for parent in self.cgroups.parents.values()}
 
     def make(self, limits: GroupLimits) -> None:
-        """Create the group with its limits. Raises OSError."""
+        """Create the group with its limits. Raises OSError when the kernel refuses that."""
         for place in self._places():
             place.mkdir(exist_ok=True)
         quota = int(limits.cpus * _PERIOD_US)
@@ -134,7 +134,10 @@ class Group:
                 (memory / "memory.swap.max").write_text("0", encoding="ascii")
 
     def add(self, pid: int) -> None:
-        """Move a process into the group, so that its later children start there. Raises OSError."""
+        """Move a process into the group, so that its later children start there.
+
+        Raises OSError when the kernel refuses that.
+        """
         for place in self._places():
             (place / "cgroup.procs").write_text(str(pid), encoding="ascii")
 

@@ -23,7 +23,7 @@ _BLOCK: Final = 4096
 _ATTEMPTS: Final = 50
 #: There is no journal, because an image never outlives its sandbox.
 _FEATURES: Final = "^has_journal,^resize_inode,sparse_super2"
-#: Percent of the blocks that only the agent may use, so that the files on a full disk can still be saved.
+#: Percent of the blocks that only the agent program may use, so that the files on a full disk can still be saved.
 _RESERVED: Final = "1"
 _EXTENDED: Final = "lazy_itable_init=1,nodiscard"
 #: Removes the directory that mkfs leaves in the root of the image.
@@ -64,7 +64,10 @@ class Disks:
         return cls(_blank(limits))
 
     def make(self, path: Path) -> "LoopDevice":
-        """Create an image at `path` and attach it to a loop device. Returns the device. Raises OSError."""
+        """Create an image at `path` and attach it to a loop device. Returns the device.
+
+        Raises OSError when either fails.
+        """
         image = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             _copy(self.blank, image)
@@ -75,7 +78,7 @@ class Disks:
 
 @dataclass(frozen=True, slots=True)
 class LoopDevice:
-    """A block device over a file. The kernel removes it when it is neither open nor mounted."""
+    """A block device over a file. The kernel removes the device once no process has it open and it is not mounted."""
 
     path: str
     handle: int
@@ -112,7 +115,10 @@ class LoopDevice:
 
 @cache
 def _blank(limits: DiskLimits) -> int:
-    """Create an empty image in memory, and mount it as a test. Returns its descriptor. Raises NoDisks."""
+    """Create an empty image in memory, and mount it as a test. Returns its descriptor.
+
+    Raises NoDisks when this process may not do that.
+    """
     if os.geteuid() != 0:
         raise NoDisks("only root can mount a disk")
     mkfs = shutil.which("mkfs.ext4") or shutil.which("mkfs.ext4", path="/usr/sbin:/sbin")

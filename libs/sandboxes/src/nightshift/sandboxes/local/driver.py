@@ -212,7 +212,7 @@ class LocalDriver:
         return SandboxDirectory(self._settings.state_dir / sandbox_id)
 
     def _records(self) -> Iterator[tuple[SandboxDirectory, SandboxInfo | None]]:
-        """Yield the sandbox directories of this owner with their records, and those without a record (with None)."""
+        """Yield (directory, record) for each sandbox of this owner, and (directory, None) if the record is missing."""
         for directory in _directories(self._settings.state_dir):
             record = None
             with suppress(SandboxGone):
@@ -246,7 +246,10 @@ class LocalDriver:
 
 
 class LocalChannel:
-    """The Channel (see client.py) to a local sandbox. Each request is one connection to the agent's Unix socket."""
+    """The Channel (see client.py) to a local sandbox.
+
+    Each request is one connection to the Unix socket of the agent program.
+    """
 
     def __init__(
         self, directory: SandboxDirectory, settings: LocalSettings, group: Group, egress: EgressProcess | None

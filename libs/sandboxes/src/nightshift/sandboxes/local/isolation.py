@@ -25,7 +25,8 @@ class Isolation:
 def isolation(cgroups: Cgroups, limits: SandboxLimits, *, as_root: bool | None = None) -> Isolation:
     """Find out which mechanisms are in effect.
 
-    `as_root` says whether the sandbox gateway runs as root. If it is None, the user of this process decides.
+    `as_root` says whether the sandbox gateway runs as root. If `as_root` is None, the function asks whether this
+    process does.
     """
     holds, missing = [], []
     if os.geteuid() == 0 if as_root is None else as_root:

@@ -53,13 +53,13 @@ _SHM, _TMP = "/dev/shm", "/tmp"  # noqa: S108 - inside
 _IN_MEMORY = {_SHM: "/mnt/shm", _TMP: "/mnt/tmp"}
 _MEMORY_FILES = 100_000
 _AGENT_AT = "/opt/nightshift/agent"
-#: The directory inside that only the agent can write. Long outputs of commands are there.
+#: The directory inside to which only the agent program can write. Long outputs of commands are there.
 OWN = "/run/nightshift"
-#: What the agent may do and commands may not: start processes as another user, and signal them.
+#: What the agent program may do and commands may not: start processes as another user, and signal them.
 _CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL")
 _BOOT = "import sys;sys.path.insert(0,'/opt/nightshift');from agent.main import main;main(sys.argv[1:])"
 
-#: When root starts a sandbox, it gets two ordinary user ids of the host: one for its agent and one for its commands.
+#: When root starts a sandbox, it gets two ordinary user ids of the host: for its agent program and for its commands.
 #: Both ranges are free in Debian's and systemd's tables, and below 65,536, the number of ids in a container.
 _COMMAND_IDS, _AGENT_IDS, _IDS = 60_600, 60_900, 280
 
@@ -78,7 +78,7 @@ _LAST = "-900"  # the kernel kills these processes last when memory runs out
 
 @dataclass(frozen=True, slots=True)
 class Ids:
-    """The user ids on the host of a sandbox's agent and of its commands, when this process is root."""
+    """The user ids on the host of a sandbox's agent program and of its commands, when this process is root."""
 
     agent: int
     commands: int
@@ -92,7 +92,8 @@ class Ids:
 def candidates(settings: LocalSettings) -> list[Path]:
     """Return the paths of the bubblewrap programs to try, in order.
 
-    The system's is first, because AppArmor has a profile only for that one. A configured path is the only one.
+    The system's is first, because AppArmor has a profile only for that one. If the settings name a path, returns only
+    that one.
     """
     if settings.bwrap is not None:
         return [settings.bwrap]
@@ -116,8 +117,8 @@ def start(
     The processes have a session of their own, so they outlive this process. Raises OSError. Raises SandboxUnavailable
     when bubblewrap does not report a process in time.
 
-    - `listener`: the agent's listening socket.
-    - `log`: the descriptor of the file for the standard error of bubblewrap and the agent.
+    - `listener`: the agent program's listening socket.
+    - `log`: the descriptor of the file for the standard error of bubblewrap and the agent program.
     - `certificate`: the certificate of the egress proxy, or None for a sandbox without a network.
     - `disk`: the disk of the home. If it is None, the home is a directory on the host.
     """
@@ -167,9 +168,10 @@ def start(
 
 
 def _enter_group(settings: LocalSettings, directory: SandboxDirectory, report: int, cgroups: Cgroups) -> None:
-    """Wait until bubblewrap reports the sandbox's process 1, and move it into its cgroup.
+    """Wait until bubblewrap reports the sandbox's process 1 on the descriptor `report`, and move it into its cgroup.
 
-    It has no children at that time, because it has not started the agent. Raises SandboxUnavailable without a report.
+    Process 1 has no children yet, because the agent program has not started. Raises SandboxUnavailable when no report
+    arrives in time.
     """
     with os.fdopen(report, "rb", buffering=0) as pipe:
         said = b""
@@ -191,7 +193,8 @@ def _enter_group(settings: LocalSettings, directory: SandboxDirectory, report: i
 def _filter(opened: list[int], *, memfd: bool) -> list[str]:
     """Return bubblewrap's options for the system call filter. Adds the descriptor of the filter's file to `opened`.
 
-    Returns no options for a machine type without a filter. Unless `memfd`, the filter refuses files in memory.
+    Returns no options for a machine type without a filter. If `memfd` is False, the filter also forbids commands to
+    create files in memory.
     """
     if not seccomp.supported(platform.machine()):
         return []
@@ -200,8 +203,8 @@ def _filter(opened: list[int], *, memfd: bool) -> list[str]:
 
 
 def _user_namespace(ids: Ids) -> int:
-    """Create a user namespace with two user ids: 0 for the agent and 1000 for commands. Returns an open descriptor of
-    it.
+    """Create a user namespace with two user ids: 0 for the agent program and 1000 for commands. Returns an open
+    descriptor of it.
 
     `ids` are the ids on the host to which they are mapped.
     """
@@ -231,8 +234,9 @@ def _bind(source: Path, target: str) -> str:
 
 
 def _disk(disk: LoopDevice, target: str, ids: Ids) -> str:
-    """Return a line of fstab(5) that mounts the home's disk at `target`. Only the agent's group may use the reserved
-    blocks.
+    """Return a line of fstab(5) that mounts the home's disk at `target`.
+
+    Only the agent program's group may use the reserved blocks.
     """
     return f"{disk.path} {target} ext4 {MOUNT_OPTIONS},resgid={ids.agent},X-mount.mkdir 0 0"
 
@@ -287,11 +291,11 @@ def _isolation(as_root: bool, network: Mapping[str, str]) -> list[str]:
 def _view(
     settings: LocalSettings, sources: Sequence[str], files: Mapping[str, int], *, as_root: bool
 ) -> list[str]:
-    """Return bubblewrap's options for the mounts.
+    """Return bubblewrap's options for the mounts. `as_root` says whether this process is root.
 
-    Commands see the system read-only, and a /proc, /dev and /tmp of their own. Besides these they can write only to
-    the home. `sources` are the paths of the home, of the agent's own directory, of Python and of the agent's code.
-    `files` maps names in /etc to descriptors of their content.
+    Commands see the system read-only, and a /proc, /dev and /tmp of their own. Besides these they can write only to the
+    home. `sources` are the paths of the home, of the agent program's own directory, of Python and of the agent
+    program's code. `files` maps names in /etc to descriptors of their content.
     """
     home, own, python, agent_dir = sources
     binds: list[tuple[str, str, str]] = [("--ro-bind", "/usr", "/usr")]
@@ -347,8 +351,8 @@ def _memory(name: str, content: bytes) -> int:
 
 
 def compile_agent() -> None:
-    """Compile the agent's Python modules on the host, because inside a sandbox the compiled modules could not be
-    stored.
+    """Compile the agent program's Python modules on the host, because inside a sandbox the compiled modules could not
+    be stored.
     """
     compileall.compile_dir(str(_agent_dir()), quiet=2)
 

@@ -97,7 +97,7 @@ def open_listeners(directory: SandboxDirectory) -> list[int]:
 
 
 def _passed(directory: SandboxDirectory) -> list[int]:
-    """Ask the agent for its listening sockets. Returns their descriptors."""
+    """Ask the agent program for its listening sockets. Returns their descriptors."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(10)
         handle = os.open(directory.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

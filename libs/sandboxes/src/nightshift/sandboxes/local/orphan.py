@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def start(command: Sequence[str], *, fds: Sequence[int] = (), stderr: int = subprocess.DEVNULL) -> None:
-    """Start the command in a session of its own, with the open descriptors `fds`.
+    """Start the command in a session of its own, with the open descriptors `fds` and the standard error `stderr`.
 
     Returns at once. Does not report whether the command could be started.
     """

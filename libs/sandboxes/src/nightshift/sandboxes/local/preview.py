@@ -28,7 +28,7 @@ _SERVER = Path(__file__).with_name("preview_server.py")
 
 
 async def open_preview(directory: SandboxDirectory, host: str, port: int) -> str:
-    """Return the address of the port. It stays the same as long as the sandbox runs and the preview process is
+    """Return the address of the port. The address stays the same as long as the sandbox runs and the preview process is
     reachable.
 
     Raises PortRefused when nothing inside listens on the port, or when too many ports are open.
@@ -118,7 +118,7 @@ def _process(directory: SandboxDirectory) -> HostProcess | None:
 
 
 def visited_at(directory: SandboxDirectory) -> datetime | None:
-    """Return when a preview was last visited, or started. None when the sandbox has no preview."""
+    """Return when a preview was last visited, or when the first one was opened. None if the sandbox has no preview."""
     try:
         return datetime.fromtimestamp((directory.path / "previews.json").stat().st_mtime, UTC)
     except OSError:

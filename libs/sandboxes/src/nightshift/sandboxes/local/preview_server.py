@@ -76,7 +76,8 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def main(directory: str, host: str, pid: int, namespace: int, ready: int) -> None:
-    """Serve previews until process 1 of the sandbox, `pid`, ends.
+    """Serve previews until process 1 of the sandbox, `pid`, ends. Writes one byte to the descriptor `ready` once it
+    listens.
 
     Returns at once when `pid` is now another process, which has another pid namespace than `namespace`.
     """

@@ -39,7 +39,10 @@ class SandboxLimits:
         return min(self.tmp_bytes, self.memory_bytes // 4)
 
     def group(self) -> GroupLimits:
-        """Return the limits for the cgroup. They include room for the agent's own processes, which are in it, too."""
+        """Return the limits for the cgroup.
+
+        They include room for the agent program's own processes, which are in it, too.
+        """
         return GroupLimits(self.memory_bytes, self.processes + _AGENT_PROCESSES, self.cpus)
 
     def disk(self) -> DiskLimits:

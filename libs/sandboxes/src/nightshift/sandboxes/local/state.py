@@ -3,13 +3,13 @@
 <state dir>/<sandbox id>/   starting.json its metadata, written before any process starts
                             sandbox.json  the same file, renamed when the sandbox is ready
                             bwrap.json    process 1 and its namespaces, as bubblewrap reports them
-                            agent.sock    the agent's socket, which commands in the sandbox cannot see
+                            agent.sock    the agent program's socket, which commands in the sandbox cannot see
                             home.ext4     the disk that is the sandbox's /home/user, where disks can be mounted
                             home/         the sandbox's /home/user elsewhere
-                            own/          the directory for the agent alone: /run/nightshift in the sandbox
+                            own/          the directory for the agent program alone: /run/nightshift in the sandbox
                             previews.json the preview process: its pid and start time; visits touch the file
                             paused        exists while the sandbox is paused
-                            log           the standard error of bubblewrap and the agent
+                            log           the standard error of bubblewrap and the agent program
 """
 
 import asyncio
@@ -50,7 +50,7 @@ class SandboxDirectory:
 
     @property
     def own(self) -> Path:
-        """The directory to which only the agent can write. Inside the sandbox it is /run/nightshift."""
+        """The directory to which only the agent program can write. Inside the sandbox it is /run/nightshift."""
         return self.path / "own"
 
     @property
@@ -114,8 +114,9 @@ class SandboxDirectory:
         return ""
 
     async def dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to the agent's socket. Raises SandboxGone when the sandbox has ended, and SandboxUnavailable for
-        other errors.
+        """Connect to the socket of the agent program.
+
+        Raises SandboxGone when the sandbox has ended, and SandboxUnavailable for other errors.
         """
         try:
             handle = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

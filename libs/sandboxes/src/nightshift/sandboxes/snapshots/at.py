@@ -11,8 +11,9 @@ from nightshift.eventlog.port import RecordedEvent
 
 @dataclass(frozen=True, slots=True)
 class ChosenSnapshot:
-    """A snapshot for a requested version. `exact`: it has the files of that version, because no call between may have
-    written.
+    """A snapshot for a requested version.
+
+    `exact`: its files are those of that version, because no tool call between the two may have written.
     """
 
     key: str
@@ -32,7 +33,7 @@ def writes(fact: ToolCallRequested) -> bool:
 def snapshot_at(events: Sequence[RecordedEvent], version: int) -> ChosenSnapshot | None:
     """Return the snapshot with the files at this version. If there is none, returns the newest one before it.
 
-    None when there is no snapshot up to this version either. `events` are the events of the build, from version 1.
+    Returns None when there is no earlier one either. `events` are the events of the build, from version 1.
     """
     found: list[tuple[str, int, bool]] = []
     for event in events:

@@ -59,7 +59,7 @@ async def capture(
     exact: bool = False,
     fresh: bool = False,
 ) -> Captured:
-    """Save the tree of the checkpoint `at_version`.
+    """Save the tree of the checkpoint `at_version`. `reason` becomes part of the snapshot's key.
 
     The caller must call `stored` of the sandbox once the snapshot is recorded in the log. If `exact`, the stored tree
     existed at one moment, otherwise TreeMoved is raised. If `fresh` or `exact`, every file is read. Raises TreeMoved,

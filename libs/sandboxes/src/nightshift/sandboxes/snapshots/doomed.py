@@ -15,7 +15,7 @@ async def newest(objects: ObjectStore, prefix: str) -> tuple[int, Mapping[str, f
     """Return the number of the newest state, and for each doomed key the time when it was doomed, in seconds since
     1970.
 
-    Each collection that dooms or deletes objects increases the number. It is 0 before the first one.
+    Each collection that dooms or deletes objects increases the number. The number is 0 before the first collection.
     """
     keys = [found.key async for found in objects.list(f"{prefix}/gc/")]
     if not keys:

@@ -26,8 +26,8 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 class Delta:
     """A manifest in its stored form: whole, or as a difference from another manifest.
 
-    `own` has the entries and blobs that it contains itself. `base` is the key of that other manifest, or None. `gone`
-    are the paths of the base that this manifest has not.
+    `own` has the entries and blobs in this object itself. `base` is the key of the other manifest, or None for a whole
+    one. `gone` are the paths of the base that this manifest has not.
     """
 
     own: Manifest

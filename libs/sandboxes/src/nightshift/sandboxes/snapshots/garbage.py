@@ -162,7 +162,10 @@ class Collector:
         now: float,
         done: Collected,
     ) -> None:
-        """Copy the used blobs of packs with few used blobs to new packs, and doom the old packs."""
+        """Copy the used blobs of packs with few used blobs to new packs.
+
+        Adds the old packs to the doomed objects `after`, doomed at the time `now`, and to `done.rewritten`.
+        """
         pack, moved = Pack(), list[str]()
         store = SnapshotStore(self.objects, self.key)
         for key, index in found.packs.items():
@@ -197,7 +200,7 @@ class Collector:
 def _used(found: _Found, kept: Iterable[str], *, without: set[str]) -> dict[str, set[str]]:
     """Return for each pack the blobs that kept manifests need from it.
 
-    A blob of a pack in `without` is needed only from another pack, if another one has it, too.
+    When a pack in `without` and another pack have the same blob, the blob counts only for the other pack.
     """
     where: dict[str, str] = {}
     for pack, index in found.packs.items():

@@ -157,7 +157,10 @@ def tree_digest(entries: Sequence[Entry]) -> str:
 
 
 def row(entry: Entry) -> list[Any]:
-    """Return an entry without its times and links. Manifests and the digest of a tree use this form."""
+    """Return an entry as a list of values, without its times and links.
+
+    Manifests and the digest of a tree use this form.
+    """
     match entry.kind:
         case "file":
             return [entry.path, "file", entry.mode, entry.size, entry.digest]
@@ -211,7 +214,7 @@ def _bytes(path: str) -> bytes:
 
 
 def _check_path(path: str, limits: TreeLimits) -> None:
-    """Raise HostileTree unless the path is ROOT or leads to something below the workspace."""
+    """Raise HostileTree unless the path is ROOT (`.`) or leads to something below the workspace."""
     if path == ROOT:
         return
     if not path or path.startswith("/") or "\0" in path:

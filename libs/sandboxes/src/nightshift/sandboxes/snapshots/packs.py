@@ -1,4 +1,7 @@
-"""Packs: many compressed blobs in one object, with an index beside it. Builds packs, and reads blobs from them."""
+"""Packs: many compressed blobs in one object, and their index in another object.
+
+Builds packs, and reads blobs from them.
+"""
 
 import hashlib
 import hmac
@@ -100,7 +103,7 @@ class Packer:
         return files, problems, full
 
     def take(self) -> Pack:
-        """Return the current pack and begin another one."""
+        """Return the pack that is being built, and begin another one."""
         done, self.pack = self.pack, Pack()
         return done
 

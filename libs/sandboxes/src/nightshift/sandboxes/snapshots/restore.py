@@ -92,7 +92,8 @@ async def _plan(
 
 
 def _counted(present: Sequence[Entry], wanted: Sequence[Entry], patterns: Sequence[str]) -> tuple[Entry, ...]:
-    """Return the entries that are in the snapshot or could have been in it: `patterns` exclude the others.
+    """Return the workspace's entries that a comparison with the snapshot counts. These are the entries in the snapshot
+    (`wanted`), and those that `patterns` do not exclude from snapshots.
 
     Older snapshots have no entry of the workspace itself and none of the home, so a restore leaves these alone.
     """
@@ -216,7 +217,7 @@ async def _rebuild(sandbox: Sandbox, manifest: Manifest) -> dict[str, str]:
 
 
 def named(differs: Mapping[str, str]) -> tuple[PathProblem, ...]:
-    """Return the first of these paths with their reasons, as many as fit into an event. The rest is left out."""
+    """Return the first of these paths with their reasons, as many as fit into an event. Leaves out all others."""
     problems, size = list[PathProblem](), 0
     for path, text in differs.items():
         size += len(path) + len(text)

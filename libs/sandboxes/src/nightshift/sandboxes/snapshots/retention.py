@@ -71,7 +71,7 @@ def keys_of(events: Iterable[RecordedEvent]) -> BuildSnapshotKeys:
 def keep(builds: Mapping[str, BuildSnapshotKeys], rules: RetentionRules) -> Callable[[str], bool]:
     """Return a function that says whether to keep the manifest with a key.
 
-    It keeps all manifests of builds that have not ended, and of builds that are not in `builds`.
+    The function says yes for all manifests of builds that have not ended, and of builds that are not in `builds`.
     """
     kept = set[str]().union(*(build.kept(rules) for build in builds.values()))
 

@@ -149,8 +149,9 @@ class SnapshotStore:
         return len(body) + len(index)
 
     def located(self, entries: Iterable[Entry]) -> tuple[dict[str, Location], dict[str, tuple[str, ...]]]:
-        """Return the locations of these files' blobs, and for each large file the digests of its blobs. All must be
-        stored.
+        """Return the locations of these files' blobs, and for each large file the digests of its blobs.
+
+        All these blobs must be stored already.
         """
         digests = {entry.digest for entry in entries if entry.digest is not None}
         pieces = {digest: self._pieces[digest] for digest in digests if digest not in self._known}

@@ -1,7 +1,8 @@
-"""A scenario: tool calls go through relay and bus to two replicas of a gateway that crash. Each receives every message.
+"""A scenario: tool calls go through relay and bus to two replicas of the sandbox gateway, which crash.
 
-Invariant: every call runs once and has one result. Yet messages are published, delivered and handled repeatedly, and
-consumers commit offsets before the work is done. What is not done stays pending in the log.
+Each replica receives every message. Invariant: every call runs once and has one result, although messages are
+published, delivered and handled repeatedly. Consumers commit offsets before the work is done. So the log keeps each
+call pending until its result is appended.
 """
 
 import asyncio
@@ -131,7 +132,7 @@ class Relay:
 
 
 class Replica:
-    """A replica of the gateway with the real intake, pool and poller. This class simulates the Kafka client."""
+    """A replica of the sandbox gateway with the real intake, pool and poller. This class simulates the Kafka client."""
 
     def __init__(self, world: World, store: Store, fixture: Fixture, name: str) -> None:
         self.world = world
@@ -226,7 +227,10 @@ class Replica:
 
 
 def encode(row: Row, dataref: str | None) -> Outgoing:
-    """Returns the message that the relay sends for this row of the log."""
+    """Returns the message that the relay sends for this row of the log.
+
+    If `dataref` is given, the message carries this reference instead of the data.
+    """
     subject = row.stream_id.partition("-")[2]
     envelope = Envelope(
         id=str(row.event_id),

@@ -47,7 +47,7 @@ class Store:
 
 
 def message(text: str, *, cause: UUID, index: int = 0) -> NewEvent:
-    """Returns an event that contains this text."""
+    """Returns an event that contains this text. The log derives the event's id from `cause` and `index`."""
     return NewEvent(AgentSteered(reason="person", message=text), cause, index)
 
 
@@ -63,9 +63,9 @@ class Actor:
         self._attempts = 0
 
     def cause(self, step: object) -> UUID:
-        """Returns the cause of a step, the same at each attempt.
+        """Returns the id of a step's cause, from which the ids of its events are derived.
 
-        With the defect `drawn_ids` it is another one each time.
+        Each attempt gets the same id. With the defect `drawn_ids`, each attempt gets another one.
         """
         self._attempts += 1
         again = f"/{self._attempts}/{self.world.draws.random()}" if self.fixture.drawn_ids else ""
@@ -191,7 +191,7 @@ def check_published(store: Store) -> None:
 
 
 async def check_reuse(world: World, store: Store) -> None:
-    """Raises Violation when the log accepts other data under an event id that it has."""
+    """Appends other data with an event id that the log already has. Raises Violation when the log accepts the data."""
     log = MemoryEventLog(store.tables, now=world.now)
     known = store.tables.streams[SHARED].rows[0]
     try:

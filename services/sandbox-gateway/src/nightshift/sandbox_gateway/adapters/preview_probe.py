@@ -9,7 +9,9 @@ _TIMEOUT_S = 5.0
 
 
 class HttpPreviewProbe:
-    """The PreviewProbe port on httpx. Use it as an async context manager."""
+    """Asks previews for their HTTP status with httpx, as the port PreviewProbe describes. Use it as an async context
+    manager.
+    """
 
     def __init__(self) -> None:
         self._client = httpx.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=False, trust_env=False)

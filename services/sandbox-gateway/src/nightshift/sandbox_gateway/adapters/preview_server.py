@@ -29,7 +29,9 @@ _DOMAIN = re.compile(rb";\s*domain=[^;]*", re.IGNORECASE)
 
 
 class PreviewRefused(NightshiftError):
-    """The requested host name leads to no preview. `status` is the HTTP status of the answer."""
+    """The requested host name leads to no preview. The preview server answers the request with the HTTP status
+    `status`.
+    """
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -119,7 +121,7 @@ class PreviewServer:
             accepted.close()
 
     def _host_of(self, request: h11.Request) -> tuple[str, bytes]:
-        """Return `<sandbox id>/<port>` and the path that a request is for.
+        """Return the preview that a request is for, as `<sandbox id>/<port>`, and the path in it.
 
         Raises PreviewRefused for an unknown or expired host name.
         """
@@ -172,9 +174,10 @@ def _inner_host(key: str) -> str:
 
 
 def _outer_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return the answer's headers, changed so that cookies stay within this preview and its host name stays secret.
+    """Return the headers of the preview's answer, changed so that its cookies reach no other preview and its host name
+    stays secret.
 
-    The name is the right to see the preview, so browsers must not send it to other sites.
+    Whoever knows the host name can open the preview, so browsers must not send it to other sites.
     """
     kept = [
         (name, _DOMAIN.sub(b"", value)) if name == b"set-cookie" else (name, value) for name, value in headers

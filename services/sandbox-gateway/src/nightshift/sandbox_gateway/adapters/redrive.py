@@ -48,8 +48,8 @@ _LEFT_OUT = {".git/": "times of git", f"{HOME}/": "files of tools in the home"}
 class RedrivenCall:
     """The comparison of one repeated tool call with its recorded result. `difference` is None when both are equal.
 
-    `normalised` names the varying parts of the output that the comparison ignores. `skipped` says why the call was not
-    run.
+    `normalised` names parts of the output that vary in every run, such as durations; the comparison ignores them.
+    `skipped` says why the call was not repeated, or is None.
     """
 
     turn: int
@@ -63,9 +63,9 @@ class RedrivenCall:
 
 @dataclass(frozen=True, slots=True)
 class RedrivenTree:
-    """The comparison of the files after a turn with the recorded snapshot.
+    """The result of comparing the files after a turn with the snapshot that was recorded then.
 
-    `paths` maps each path that differs to the kind of difference.
+    `paths` maps each path that differs to how it differs.
     """
 
     turn: int
@@ -239,7 +239,9 @@ def _call(event: RecordedEvent) -> ToolCallRequested:
 
 
 def _why_not(recorded: ToolCallCompleted | None, event: RecordedEvent) -> str | None:
-    """Return why a call cannot be repeated, or None when it can."""
+    """Return why a recorded call cannot be repeated, for example because it has no recorded result. Returns None when
+    it can.
+    """
     if recorded is None:
         return "it has no recorded result"
     if recorded.error_kind in _NOT_RUN:

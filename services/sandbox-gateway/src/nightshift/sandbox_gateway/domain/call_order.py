@@ -9,9 +9,9 @@ from nightshift.sandbox_gateway.domain.sandbox_state import PendingCall
 
 
 def groups(calls: Iterable[PendingCall]) -> list[list[PendingCall]]:
-    """Return the calls in groups. The groups must run one after another, in log order.
+    """Return the calls in groups, in log order. A group must end before the next one starts.
 
-    Calls of the same group only read, so they may run at the same time.
+    A group is either one call, or several calls that only read and therefore may run at the same time.
     """
     found: list[list[PendingCall]] = []
     for call in sorted(calls, key=lambda call: call.version):

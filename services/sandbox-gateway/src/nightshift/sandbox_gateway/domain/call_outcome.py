@@ -16,7 +16,8 @@ class CallOutcome:
 
     - `preview`: the port and the URL that `open_port` opened.
     - `blocks`: content blocks that the agent receives instead of the text.
-    - `whole_in`: the names of the files in the sandbox that hold the whole output.
+    - `whole_in`: the names of the files in the sandbox that contain the whole output, for a note if the text is
+      shortened.
     """
 
     output: str

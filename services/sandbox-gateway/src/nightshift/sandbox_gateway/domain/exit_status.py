@@ -12,8 +12,8 @@ _SEPARATORS: Final = frozenset((";", "|", "||", "&", "|&"))
 def is_failure(command: str, exit_code: int, *, errors: bool) -> bool:
     """Return whether this exit code of a shell command means a failure.
 
-    `errors` says whether the command wrote to stderr. Exit code 1 is no failure if stderr is empty, the last program
-    uses it for "no", and no earlier program can have caused it.
+    `errors` says whether the command wrote to stderr. Exit code 1 is no failure if all of this is true: stderr is
+    empty, the last program uses 1 for "no" (as grep does), and no earlier program can have caused it.
     """
     if exit_code != 1 or errors:
         return exit_code != 0

@@ -74,7 +74,7 @@ class FileText:
 
 
 def decode(data: bytes) -> FileText | None:
-    """Decode a file by its byte order mark. Without one tries UTF-8, then windows-1252 or latin-1.
+    """Decode a file by its byte order mark. If it has no such mark, try UTF-8, then windows-1252 or latin-1.
 
     Returns None for a binary file. Encoding the text again always gives the same bytes.
     """
@@ -111,10 +111,11 @@ def with_endings(text: str, ending: str) -> str:
 
 
 def replace(file: FileText, old: str, new: str, *, everywhere: bool) -> tuple[str, int]:
-    r"""Replace the first occurrence of `old`, or all if `everywhere`. Returns the new text and how often `old` occurs.
+    r"""Replace the first occurrence of `old` in the file, or all if `everywhere`. Returns the new text and how often
+    `old` occurs.
 
-    When the file contains `old` exactly, `new` is inserted unchanged. Otherwise a newline in `old` matches any line
-    ending, an escape such as `\x1b` matches its character, and `new` gets the line ending of the file.
+    If the file contains `old` exactly, `new` is inserted unchanged. Otherwise a newline in `old` matches any line
+    ending, and an escape such as `\x1b` matches its character. In that case `new` gets the line ending of the file.
     """
     count = file.text.count(old)
     if count and ("\r" not in file.text or "\r" in old + new):

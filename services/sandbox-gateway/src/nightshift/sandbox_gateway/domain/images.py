@@ -14,7 +14,7 @@ MAX_PIXELS = 8_000
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A recognised image. `problem` says why it cannot be shown, or is None."""
+    """A recognised image. `problem` says why the model cannot be shown the image, or is None when it can."""
 
     media_type: str
     width: int = 0
@@ -25,7 +25,8 @@ class Image:
 def recognise(data: bytes, size: int) -> Image | None:
     """Return the image in a file, or None when the file is no PNG, JPEG, GIF or WebP.
 
-    `size` is the size of the whole file. When the file is too large, `data` may be only its beginning.
+    `size` is the size of the whole file in bytes. If it exceeds MAX_BYTES, `data` may be only the beginning of the
+    file.
     """
     for media_type, magic, measure in (
         ("image/png", b"\x89PNG\r\n\x1a\n", _png),

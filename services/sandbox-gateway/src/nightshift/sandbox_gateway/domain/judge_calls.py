@@ -6,7 +6,7 @@ from nightshift.sandbox_gateway.domain.call_outcome import CallOutcome
 
 
 def refused(asked: ToolCallRequested) -> CallOutcome | None:
-    """Return the error for a call by the judge of a tool that may write. Returns None for a call that may run."""
+    """Return an error if the judge calls a tool that may write. Returns None for every other call: it may run."""
     model = JUDGE_TOOLS.get(asked.tool)
     if asked.purpose != "judge" or (model is not None and model.effect == "read" and model.needs_sandbox):
         return None

@@ -12,7 +12,10 @@ _THROTTLED_S = 1.0
 
 
 def limit_notes(usage: Usage, *, exit_code: int | None) -> list[str]:
-    """Return a sentence for each limit that the sandbox has reached, for the output of a failed command."""
+    """Return a sentence about each limit (memory, disk, processes, CPU) that the sandbox has reached.
+
+    The agent reads the sentences below the output of a failed command.
+    """
     notes = []
     if usage.free_bytes < _LEAST_FREE:
         notes.append(

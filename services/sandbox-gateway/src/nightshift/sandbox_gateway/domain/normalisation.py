@@ -19,7 +19,9 @@ _VARYING: Final = {
 
 
 def normalised(output: str) -> tuple[str, frozenset[str]]:
-    """Return the output with a word in place of each varying part, and the names of the parts that were replaced."""
+    """Return the output with each varying part, such as a duration, replaced by a fixed word. Also returns the names of
+    the replaced parts.
+    """
     found: set[str] = set()
     for name, (pattern, replacement) in _VARYING.items():
         output, count = pattern.subn(replacement, output)
@@ -29,7 +31,7 @@ def normalised(output: str) -> tuple[str, frozenset[str]]:
 
 
 def first_difference(recorded: str, redriven: str) -> str | None:
-    """Return the first line that differs, with both versions, or None when the texts are equal."""
+    """Return the first line in which two outputs differ, in both versions, or None when the outputs are equal."""
     if recorded == redriven:
         return None
     then, now = recorded.splitlines(), redriven.splitlines()

@@ -69,7 +69,9 @@ _FIELDS: Final = {
 
 
 def parse_input(tool: str, value: dict[str, Any]) -> ToolInput | CallOutcome:
-    """Return the validated input of a tool, or an error for the agent."""
+    """Return the validated input of a tool call. For a wrong input, returns a failed outcome that tells the agent what
+    to correct.
+    """
     model = TOOLS.get(tool)
     if model is None:
         meant = _TOOLS.get(tool.lower()) or _closest(tool.lower(), TOOLS)

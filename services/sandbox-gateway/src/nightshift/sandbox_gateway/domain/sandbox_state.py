@@ -42,8 +42,8 @@ _ENDS: dict[type[Event], Ending] = {BuildReady: "ready", BuildFailed: "failed", 
 class OpenSandbox:
     """The sandbox of a build. `restored`: its workspace is that of the newest snapshot, or there is no snapshot.
 
-    `last_command` is the id of the last bash call that ended in it. `resumed`: it was paused and resumed, and no call
-    has ended since.
+    `last_command` is the id of the last bash call that ended in the sandbox. `resumed`: the sandbox was paused and
+    resumed, and no call has ended in it since.
     """
 
     sandbox_id: str
@@ -65,7 +65,7 @@ class PendingCall:
 
 @dataclass(frozen=True, slots=True)
 class StoredSnapshot:
-    """The newest snapshot of the build. `at_rest`: no tool call could run while it was made."""
+    """The newest snapshot of the build. `at_rest`: no tool call could run while the snapshot was made."""
 
     key: str
     at_version: int
@@ -74,7 +74,7 @@ class StoredSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class SandboxState:
-    """The state of one build as the sandbox gateway needs it."""
+    """What the sandbox gateway knows about one build: its sandbox, its pending tool calls, its snapshots."""
 
     build_id: str
     project_id: str = ""
@@ -105,16 +105,17 @@ class SandboxState:
 
     @property
     def safe_to_lose(self) -> bool:
-        """Whether the newest snapshot contains the results of all completed calls.
+        """Whether the build loses no files if its sandbox is lost: the newest snapshot contains the results of all
+        completed calls.
 
-        A checkpoint's snapshot never counts, because calls of the next turn may run while it is made.
+        A checkpoint's snapshot is never enough, because calls of the next turn may run while it is made.
         """
         newest = self.snapshot
         return newest is not None and newest.at_rest and newest.at_version >= self.last_write
 
     @property
     def to_close(self) -> tuple[Literal["sleep", "ended"], UUID] | None:
-        """Why to close the sandbox now (`sleep` or `ended`), and the id of the event that is the reason.
+        """Why the sandbox must be closed now (`sleep` or `ended`), and the id of the event that is the reason.
 
         None when the sandbox must stay open, or when there is no sandbox.
         """
@@ -141,13 +142,16 @@ class SandboxState:
 
     @property
     def to_deliver(self) -> UUID | None:
-        """The id of build.ready when the commits should be delivered now, after the last snapshot. Otherwise None."""
+        """The id of the event build.ready when the build's git commits must be delivered now, otherwise None.
+
+        They are delivered once, after the snapshot that follows the end of the build.
+        """
         waits = self.source is not None and not self.delivered and self.completion is not None
         return self.ready_id if waits and self.sandbox is not None else None
 
     @property
     def to_pause(self) -> UUID | None:
-        """The id of snapshot.failed when the sandbox should be paused now. Otherwise None.
+        """The id of the event snapshot.failed when the sandbox must be paused now, otherwise None.
 
         That is so during a sleep whose snapshot failed: the paused sandbox keeps the files.
         """

@@ -16,7 +16,7 @@ _PASSING_ATTEMPTS = 2
 def stalled_by(error: Exception, *, attempt: int, since: datetime) -> SandboxStalled | None:
     """Return the event `sandbox.stalled` for this error. `attempt` counts failures in a row; the first was at `since`.
 
-    Returns None for a first failure that usually passes by itself.
+    Returns None for the first failures if their kind usually passes by itself.
     """
     detail = f"{error}" or type(error).__name__
     reason: Literal["unavailable", "refused", "restore_refused", "dependency", "fault"]

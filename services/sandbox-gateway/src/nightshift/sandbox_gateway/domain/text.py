@@ -84,9 +84,10 @@ def _as_control(found: re.Match[str]) -> str:
 
 
 def _erasures(part: str) -> Iterable[tuple[str, str]]:
-    """Yield (erasure, text) for each piece of text: the code that erases something before the text, and the text.
+    """Split a line at the control codes that erase text. Yields (code, text) for each piece: the code before the text,
+    and the text.
 
-    The erasure of the first piece is empty.
+    The code of the first piece is empty.
     """
     pieces = re.split(f"([{_TO_END}{_WHOLE}])", part)
     yield "", pieces[0]
@@ -99,7 +100,7 @@ class Mask:
     def __init__(self, secrets: Mapping[str, Sequence[str]]) -> None:
         """`secrets` maps the name of each secret to its values.
 
-        Values under four characters are not masked, because they occur in words.
+        Values under four characters are not masked, because such short texts also occur in ordinary words.
         """
         self._names: dict[str, str] = {}
         for name, values in secrets.items():
@@ -122,9 +123,10 @@ class Cut:
 
 
 def cut(text: str, *, limit: int = LIMIT, where: str | None = None) -> Cut:
-    """Shorten a text to about `limit` characters and bytes: its beginning, a note, its end.
+    """Shorten a text to about `limit` characters and bytes: its beginning, a note, its end. A text within the limit
+    stays unchanged.
 
-    If `where` is given, the note names it as the place of the whole text. A shorter text stays unchanged.
+    If `where` is given, the note says that the whole text is there.
     """
     if len(text) <= limit and len(text.encode()) <= limit:
         return Cut(text, False)

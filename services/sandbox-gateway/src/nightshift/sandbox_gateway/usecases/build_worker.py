@@ -24,8 +24,8 @@ _log = structlog.get_logger(__name__)
 class BuildWorker:
     """Does the pending work of builds. Each build has a lease of `lease_s` seconds, which the worker renews.
 
-    When this process dies, another replica takes over its builds after that time. While `takes_no_more` returns True,
-    the worker begins no further group of calls, and another replica continues.
+    When this process dies, another replica takes over its builds after `lease_s` seconds. While `takes_no_more` returns
+    True, the worker begins no further group of calls, and another replica continues.
     """
 
     states: FoldCache[SandboxState]
@@ -62,9 +62,10 @@ class BuildWorker:
             running.set()
 
     async def _under_lease(self, build_id: str) -> float | None:
-        """Do all pending work under the build's lease.
+        """Do the build's pending work under the build's lease. Returns None when that is done, or when this process
+        takes no more work.
 
-        Returns the seconds until the next attempt when another replica has or takes the lease, otherwise None.
+        When another replica has the lease or takes it meanwhile, returns the seconds until the next attempt.
         """
         lease = await self.leases.acquire(f"sandbox/{build_id}", self.owner, ttl=self.lease_s)
         if lease is None:
@@ -87,7 +88,8 @@ class BuildWorker:
         return None
 
     async def _keep(self, build_id: str, lease: Lease, lost: asyncio.Timeout) -> None:
-        """Renew the lease until it is lost. Then let the timeout `lost` expire, which cancels the work.
+        """Renew the lease until that fails because it expired or another replica took it. Then let the timeout `lost`
+        expire, which cancels the work.
 
         The command in the sandbox keeps running, and the replica with the next lease waits for its end.
         """

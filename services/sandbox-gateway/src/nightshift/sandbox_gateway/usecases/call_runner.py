@@ -75,8 +75,8 @@ class CallRunner:
     async def answer_at_once(self, state: SandboxState) -> bool:
         """Answer the pending calls that need no sandbox. Returns whether other calls remain.
 
-        Needs no lease: every replica gives the same answer, and the log accepts it once. A call whose input is in the
-        object store remains.
+        A call also remains when its input is in the object store, or when the build has ended. Needs no lease: every
+        replica gives the same answer, and the log accepts it once.
         """
         left = False
         for call in state.pending.values():
@@ -92,8 +92,8 @@ class CallRunner:
     async def run(self, state: SandboxState, calls: Sequence[PendingCall], cancelled: asyncio.Event) -> None:
         """Answer these calls, which may run at the same time. `cancelled` is set when the build ends.
 
-        The caller must have the build's lease. Raises Transient when the calls have to wait, and StateOutdated when
-        the log must be read again first.
+        The caller must have the build's lease. Raises Transient when the calls must be tried again later, and
+        StateOutdated when the log must be read again first.
         """
         if state.ended is not None:
             self._held.pop(state.build_id, None)
@@ -157,9 +157,9 @@ class CallRunner:
     async def _lost_if_hung(
         self, state: SandboxState, error: SandboxHung, calls: Sequence[PendingCall]
     ) -> NoReturn:
-        """Count the error and raise it, so that the calls are tried again.
+        """Count one more request that the sandbox left unanswered. Raises `error`, so that the calls are tried again.
 
-        After several such errors in a row, records the sandbox as lost and raises StateOutdated instead.
+        After several such requests in a row, records the sandbox as lost and raises StateOutdated instead.
         """
         gone = self.lifecycle.count_hung(state, error)
         if gone is None:
@@ -168,9 +168,10 @@ class CallRunner:
         raise StateOutdated from error
 
     async def _hold(self, state: SandboxState, sandbox: Sandbox) -> None:
-        """Protect the checkpoint's files in the sandbox before the first call of a turn that may write.
+        """Before a turn's first call that may write, ask the sandbox to keep a copy of the last checkpoint's files.
 
-        The snapshotter may not have stored them yet. Does nothing when they are protected, or the sandbox is newer.
+        The snapshotter may not have stored these files yet. Does nothing when the copy exists, or when the sandbox was
+        opened after the checkpoint.
         """
         opened = state.sandbox.opened_version if state.sandbox is not None else state.checkpoint
         if opened >= state.checkpoint or self._held.get(state.build_id) == state.checkpoint:
@@ -179,7 +180,8 @@ class CallRunner:
         self._held[state.build_id] = state.checkpoint
 
     async def _lost(self, state: SandboxState, error: SandboxGone, *, calls: Sequence[PendingCall]) -> None:
-        """Append sandbox.lost together with a failed result for each of these calls that may have changed the sandbox.
+        """Append sandbox.lost. In the same transaction, append a failed result for each of `calls` that may have
+        changed the sandbox.
 
         Raises StateOutdated when the log has these events already.
         """
@@ -260,9 +262,9 @@ def _without_sandbox(ask: ToolInput | CallOutcome) -> CallOutcome | None:
 
 
 async def _run_tool(ctx: Context, ask: ToolInput, probe: PreviewProbe) -> CallOutcome:
-    """Run the tool and return its outcome.
+    """Run the tool and return its outcome. `probe` asks previews for their HTTP status.
 
-    Raises only SandboxGone and SandboxUnavailable; other failures are outcomes.
+    Raises only SandboxGone and SandboxUnavailable. Every other failure becomes a failed outcome.
     """
     try:
         match ask:
@@ -282,7 +284,9 @@ async def _run_tool(ctx: Context, ask: ToolInput, probe: PreviewProbe) -> CallOu
 
 
 async def _run_quick_tool(ctx: Context, ask: ToolInput) -> CallOutcome:
-    """Run a tool that is quick by itself. If it is slow, the sandbox is the reason, so the caller watches the time."""
+    """Run a file tool or glob, which take long only when the sandbox is slow. So the caller reports a slow call with
+    `sandbox.stalled`.
+    """
     match ask:
         case ReadFile():
             return await files.read_file(ctx, ask)

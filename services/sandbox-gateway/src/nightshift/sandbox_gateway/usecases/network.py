@@ -36,8 +36,8 @@ _NO_LOOKUP = (
 
 @dataclass(frozen=True, slots=True)
 class NetworkPolicy:
-    """Decides about the networks of sandboxes. `hosts` are those that every build may reach. If None, no sandbox has a
-    network.
+    """Decides about the networks of sandboxes. `hosts` are those that every build may reach. If `hosts` is None, no
+    sandbox has a network.
     """
 
     hosts: frozenset[str] | None
@@ -107,7 +107,9 @@ class NetworkPolicy:
         return " ".join(parts)
 
     async def used(self, sandbox: Sandbox) -> tuple[NetworkUse, ...]:
-        """Return the sandbox's traffic since the previous call. Empty when the egress proxy does not answer."""
+        """Return the sandbox's traffic since this method last returned it. Returns () when the egress proxy does not
+        answer.
+        """
         try:
             taken = await sandbox.take_traffic()
         except Transient as error:

@@ -25,7 +25,7 @@ _SANDBOXES = Gauge(
 class OrphanSweeper:
     """Kills sandboxes that no build uses, for example because their creator died before it recorded them.
 
-    Also kills sandboxes without a build, which `doctor` starts as a test, when they are older than `grace_s` seconds.
+    Also kills the sandboxes that `nightshift doctor` starts as a test, when they are older than `grace_s` seconds.
     """
 
     driver: SandboxDriver

@@ -46,7 +46,7 @@ class ResultWriter:
         duration_ms: int = 0,
         with_: Iterable[NewEvent] = (),
     ) -> None:
-        """Append the result, and the events in `with_`, in one transaction.
+        """Append the result of a call and the events in `with_`, in one transaction.
 
         Does nothing when the call has a result already.
         """

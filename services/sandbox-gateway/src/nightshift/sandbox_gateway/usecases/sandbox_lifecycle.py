@@ -47,8 +47,10 @@ class SandboxLifecycle:
     _hung: Counter[str] = field(default_factory=Counter, init=False)
 
     async def preview_expired(self, state: SandboxState) -> bool:
-        """Return whether to close a finished build's sandbox: `preview_s` seconds have passed since its end and last
-        visit.
+        """Return whether a finished build's sandbox must be closed, because its preview is no longer used.
+
+        That is so when `preview_s` seconds have passed since the build became ready and since the last visit of the
+        preview.
         """
         if state.sandbox is None or state.ready_since is None or state.completion is None:
             return False
@@ -59,9 +61,9 @@ class SandboxLifecycle:
         return visited is None or now >= visited + life
 
     def count_hung(self, state: SandboxState, error: SandboxHung) -> SandboxGone | None:
-        """Count a request that the sandbox did not answer.
+        """Count a request that the sandbox did not answer. Returns None after the first ones in a row.
 
-        After several in a row, returns the error with which the sandbox counts as lost. Otherwise returns None.
+        After several in a row, returns a SandboxGone error: the caller must record the sandbox as lost.
         """
         if state.sandbox is None:
             return None
@@ -73,7 +75,8 @@ class SandboxLifecycle:
         return SandboxGone(f"sandbox {sandbox_id} left {_MOST_HUNG} requests without an answer: {error}")
 
     async def ready(self, state: SandboxState) -> Sandbox:
-        """Return the build's sandbox with the workspace restored. Opens a sandbox when there is none.
+        """Return the build's sandbox with the files of the newest snapshot restored. Opens a sandbox when there is
+        none.
 
         Raises SandboxGone when the sandbox no longer exists, and StateOutdated when the log must be read again first.
         """
@@ -89,7 +92,8 @@ class SandboxLifecycle:
             return sandbox
 
     async def _replace_older(self, state: SandboxState, sandbox: Sandbox) -> NoReturn:
-        """Kill a sandbox that was resumed in an older state. No call has begun in it since, so nothing is lost.
+        """Kill a sandbox that the provider resumed in a state from before its pause. Nothing is lost, because no call
+        has begun since it resumed.
 
         Raises StateOutdated, so that the next step opens a sandbox with the files of the newest snapshot.
         """
@@ -163,9 +167,9 @@ class SandboxLifecycle:
         return NewEvent(fact, state.sandbox.opened_id)
 
     async def discard(self, state: SandboxState) -> None:
-        """Kill a lost sandbox, which may still run processes.
+        """Kill a sandbox that the log records as lost, because it may still run processes.
 
-        When the provider does not answer, only logs that: the sweeper kills the sandbox later.
+        When the provider does not answer, only writes a log line: the sweeper kills the sandbox later.
         """
         if state.sandbox is None:
             return
@@ -177,7 +181,7 @@ class SandboxLifecycle:
     async def close(self, state: SandboxState) -> None:
         """Kill the sandbox and append sandbox.closed. Does nothing without a sandbox.
 
-        It is due after the snapshot of a sleep or of an end, or when the preview has expired.
+        The caller closes a sandbox after the snapshot of a sleep or of an end, or when its preview has expired.
         """
         if state.sandbox is None:
             return
@@ -211,7 +215,8 @@ class SandboxLifecycle:
 
 
 async def _is_older_state(sandbox: Sandbox, known: OpenSandbox) -> bool:
-    """Return whether a resumed sandbox lacks the record of the last command that ended in it before the pause.
+    """Return whether a resumed sandbox is in a state from before its pause: it has no record of the last command that
+    ended in it.
 
     A provider may resume an older state without an error (https://github.com/e2b-dev/E2B/issues/884).
     """

@@ -67,8 +67,8 @@ class StallReporter:
 
     @asynccontextmanager
     async def watch(self, state: SandboxState) -> AsyncIterator[None]:
-        """Append `sandbox.stalled` when the block takes longer than `slow_s` seconds, unless a reason is recorded
-        already.
+        """Run the block. Appends `sandbox.stalled` when it takes longer than `slow_s` seconds and the log has no reason
+        yet.
         """
         since, reports = datetime.now(UTC), []
 
@@ -88,7 +88,7 @@ class StallReporter:
             await asyncio.gather(*reports, return_exceptions=True)
 
     async def _report(self, build_id: str, stalled: SandboxStalled) -> None:
-        """Append the event, unless nothing of the build waits or the reason is recorded already. Errors are only
+        """Append the event if the build has pending work and the log does not have this reason yet. Errors are only
         logged.
         """
         try:

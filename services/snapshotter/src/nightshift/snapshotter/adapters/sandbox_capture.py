@@ -22,9 +22,9 @@ class SandboxCapture:
     async def capture(
         self, build_id: str, wanted: WantedSnapshot, *, project_id: str, sandbox_id: str
     ) -> Captured:
-        """Store the workspace and return the stored snapshot.
+        """Store the files of the workspace in the snapshot store of the project, and return the stored snapshot.
 
-        The snapshot before a sleep must be exact, which is possible because nothing writes then.
+        The snapshot before a sleep must be exact, which is possible because no tool call runs then.
         """
         return await capture(
             await self.driver.connect(sandbox_id),
@@ -38,11 +38,11 @@ class SandboxCapture:
         )
 
     async def held(self, sandbox_id: str) -> Sequence[int]:
-        """Return the stream versions of the checkpoints whose files the sandbox holds."""
+        """Return the checkpoints of which the sandbox still has a copy of the files, by their stream versions."""
         return await (await self.driver.connect(sandbox_id)).held()
 
     async def stored(self, sandbox_id: str, at_version: int) -> None:
-        """Tell the sandbox that the snapshot of the checkpoint `at_version` is in the log. It need not hold those
-        files any more.
+        """Tell the sandbox that the log has the snapshot of the checkpoint `at_version`. The sandbox may then delete
+        its copy of that checkpoint's files.
         """
         await (await self.driver.connect(sandbox_id)).stored(at_version)

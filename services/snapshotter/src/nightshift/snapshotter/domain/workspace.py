@@ -27,11 +27,10 @@ _FRESH_TURNS = 20
 
 @dataclass(frozen=True, slots=True)
 class WantedSnapshot:
-    """A snapshot to make. The event `cause`, at `at_version` of the stream, asks for it. `attempts` counts recorded
-    failures.
+    """A snapshot to make. The event with the id `cause` and the stream version `at_version` asks for it.
 
-    If `fresh`, the sandbox reads every file and not only changed ones. `writes` counts the tool calls up to
-    `at_version` that may have changed the workspace.
+    `attempts` counts recorded failures. If `fresh`, the sandbox reads every file, otherwise only changed ones. `writes`
+    counts the tool calls up to `at_version` that may have changed the workspace.
     """
 
     reason: SnapshotReason
@@ -47,8 +46,8 @@ class WantedSnapshot:
 class Workspace:
     """The workspace of a build. `sandbox_id` is None when no sandbox is open; then nothing can be saved.
 
-    `wanted` has at most one snapshot for each reason. `passed_over` has the older checkpoints that have no snapshot
-    yet, oldest first.
+    `wanted` has at most one snapshot for each reason. `passed_over` has the older checkpoints without a snapshot,
+    oldest first.
     """
 
     project_id: str = ""
@@ -64,7 +63,7 @@ class Workspace:
 
 
 def evolve(state: Workspace, event: RecordedEvent) -> Workspace:
-    """Return the state after one more event of the build's stream."""
+    """Return the state after one more event of the build's stream. Most types of events change nothing."""
     match event.data:
         case BuildAccepted() as fact:
             return replace(state, project_id=fact.project_id)
@@ -97,9 +96,10 @@ def evolve(state: Workspace, event: RecordedEvent) -> Workspace:
 
 
 def _pass_over(state: Workspace) -> Workspace:
-    """Move the last wanted checkpoint to `passed_over`, because a newer one follows.
+    """Move the last wanted checkpoint to `passed_over`, because a newer checkpoint or the end of the build follows.
 
-    It gets a snapshot only if the sandbox still holds the files of that checkpoint.
+    A checkpoint in `passed_over` gets a snapshot if the sandbox still has a copy of its files, or if no file can have
+    changed since.
     """
     last = state.wanted.get("checkpoint")
     return state if last is None else replace(state, passed_over=(*state.passed_over, last))

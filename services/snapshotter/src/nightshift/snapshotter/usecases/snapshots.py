@@ -53,13 +53,12 @@ class Snapshots:
         self._builds = FoldCache(self.log, lambda _: Workspace(), evolve)
 
     async def make(self, build_id: str) -> float | None:
-        """Make the snapshots that a build needs now.
+        """Make all snapshots that a build needs now. Returns None when none is left to make.
 
-        Returns the seconds after which to call it again, because a snapshot failed. Returns None when no snapshot is
-        left to make.
+        When a snapshot failed, returns the seconds after which the caller must call `make` again.
 
-        One process must not run it twice at the same time for a build. When two processes make the same snapshot, only
-        one event is appended.
+        One process must not run `make` twice at the same time for a build. When two processes make the same snapshot,
+        only one event is appended.
         """
         while True:
             state = await self._builds.read(build_id)
@@ -74,8 +73,8 @@ class Snapshots:
                 return pause
 
     async def _held(self, state: Workspace, sandbox_id: str) -> list[WantedSnapshot]:
-        """Return the older checkpoints without a snapshot (`passed_over`) whose files the sandbox still holds, oldest
-        first.
+        """Return the older checkpoints without a snapshot (`passed_over`) of which the sandbox still has a copy of the
+        files, oldest first.
 
         Returns an empty list when the sandbox does not answer.
         """

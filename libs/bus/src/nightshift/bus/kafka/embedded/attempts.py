@@ -17,24 +17,30 @@ from nightshift.eventlog.errors import Unavailable
 class GroupAttempts:
     """Stores the attempts of a group as committed offsets of the group `<group>.attempts`.
 
-    The number committed holds the message's offset in its upper bits, and `starts` and `deaths` in four bits each.
+    The committed number contains the message's offset in its upper bits, and `starts` and `deaths` in four bits each.
     """
 
     def __init__(self, group: str) -> None:
         self._group = f"{group}.attempts"
 
     def metadata(self, partition: TopicPartition, offset: int) -> str:
-        """Return no metadata: the embedded broker would discard it."""
+        """Return an empty text, because the embedded broker would discard metadata."""
         return ""
 
     async def read(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> Attempts | None:
-        """Return the attempts committed for this partition, or None when there are none. Raises Unavailable."""
+        """Return the Attempts (see RestartGuard) committed for this partition, or None when there are none.
+
+        Raises Unavailable when the broker does not answer.
+        """
         request = OffsetFetchRequest(self._group, [(partition.topic, [partition.partition])])
         ((_, ((_, packed, *_),)),) = (await _answer(consumer, request)).topics
         return Attempts(packed >> 8, packed >> 4 & 15, packed & 15) if packed >= 0 else None
 
     async def write(self, consumer: AIOKafkaConsumer, partition: TopicPartition, attempts: Attempts) -> None:
-        """Commit the attempts of this partition in the second group. Raises Unavailable."""
+        """Commit the Attempts (see RestartGuard) of this partition in the second group.
+
+        Raises Unavailable when the broker does not answer.
+        """
         packed = attempts.offset << 8 | min(attempts.starts, 15) << 4 | min(attempts.deaths, 15)
         commits = [(partition.topic, [(partition.partition, packed, "")])]
         await _answer(consumer, OffsetCommitRequest(self._group, -1, "", -1, commits))

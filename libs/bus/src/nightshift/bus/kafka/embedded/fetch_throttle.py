@@ -65,7 +65,10 @@ class FetchThrottle:
         self._timeout: FetchTimeout | None = None
 
     def set_timeout_of(self, setter: Callable[[int], None]) -> None:
-        """Let this throttle set how many milliseconds the consumer's fetches wait at the broker. `setter` sets that."""
+        """Let this throttle decide how many milliseconds the consumer's fetches wait at the broker.
+
+        It passes the number to `setter`.
+        """
         self._timeout = FetchTimeout(setter)
         self._timeout.ask(FETCH_WAIT_MS)
 
@@ -98,7 +101,7 @@ class FetchThrottle:
                 await asyncio.sleep(left)
 
     def leaving(self) -> None:
-        """Remember the time: a fetch is sent now."""
+        """Remember the current time as that of the last fetch. Call it when a fetch is sent."""
         self._left_at = self._clock()
 
     def fetching(self) -> None:

@@ -12,8 +12,8 @@ _EASE = 0.98  # factor per complete fetch: halves the time within 35 fetches
 
 
 class FetchTimeout:
-    """Sets the time limit (milliseconds) of one consumer's fetches: the one of `ask`, or a longer one while that is
-    too short.
+    """Sets the time limit (milliseconds) of one consumer's fetches: the one given to `ask`, or a longer one while
+    answers are incomplete.
     """
 
     def __init__(self, setter: Callable[[int], None]) -> None:
@@ -25,7 +25,7 @@ class FetchTimeout:
         self._set = 0
 
     def ask(self, wait_ms: int) -> None:
-        """Set the shortest time limit to use."""
+        """Set the shortest time limit to use, `wait_ms` milliseconds."""
         self._asked = wait_ms
         self._apply()
 

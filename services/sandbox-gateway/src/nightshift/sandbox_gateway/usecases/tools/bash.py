@@ -79,7 +79,7 @@ async def _limits(ctx: Context, exit_code: int | None = None) -> str:
 
 
 def in_last_directory(command: str) -> str:
-    """Return the command in a form that starts in the directory where the previous foreground command ended.
+    """Return the command, changed so that it starts in the directory in which the previous foreground command ended.
 
     When that directory is gone, the command's output says so.
     """
@@ -103,7 +103,8 @@ def _kept_in(status: CallStatus, text: str) -> str | None:
 async def run_once(ctx: Context, spec: CallSpec) -> CallStatus:
     """Start the command, unless any replica of the sandbox gateway started it before. Then wait for its end.
 
-    Raises AgentBroken when the command neither begins nor can be ended.
+    Raises AgentBroken when, after several attempts, the sandbox has no record of the command, or still reports it as
+    running.
     """
     deadline = asyncio.get_running_loop().time() + (spec.timeout_s or 0) + _GRACE_S
     ctx.fail.reach("before_run")
@@ -176,14 +177,15 @@ async def _stop(ctx: Context, handle: str) -> CallOutcome:
 
 
 async def _new_output(ctx: Context, handle: str) -> tuple[CallStatus, str]:
-    """Return the state of a background command, and as text the output that no earlier call has read."""
+    """Return the state of a background command, and as text its output since the last call that read it."""
     status = await ctx.sandbox.new_output(handle, reader=ctx.call_id)
     return status, _text(status.output or (b"", b""))
 
 
 async def _restart(ctx: Context, ask: Bash) -> CallOutcome:
-    """Stop a background command and start it again, as the command of this call. So the restart, too, happens only
-    once.
+    """Stop a background command and start it again. The new run has the id of this call as its handle.
+
+    So a repetition of this call does not restart the command again.
     """
     handle = ask.handle or ""
     if (refused := _foreign(ctx, handle)) is not None:
@@ -200,7 +202,7 @@ def _spec(ctx: Context, command: str, timeout_s: float | None) -> CallSpec:
 
 
 def _foreign(ctx: Context, handle: str) -> CallOutcome | None:
-    """Return the error for a handle that is no call id of this build. Returns None for a call id of this build."""
+    """Return an error for the agent when `handle` is not the id of a call of this build. Otherwise returns None."""
     parts = handle.split("/")
     if len(parts) == 3 and parts[0] == ctx.build_id and parts[1].isdigit() and parts[2].isdigit():
         return None
@@ -212,7 +214,7 @@ def _no_such(handle: str) -> CallOutcome:
 
 
 def _joined(output: str, note: str) -> str:
-    """Return the output with a note below it. Blank lines at the beginning of the output are kept."""
+    """Return the output with the note on a line of its own below. Keeps blank lines at the beginning of the output."""
     return f"{output}\n{note}" if output else note
 
 

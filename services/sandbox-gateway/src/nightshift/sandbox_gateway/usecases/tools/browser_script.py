@@ -137,7 +137,10 @@ class Browser:
 
 
 def picture(page: Browser, session: str, url: str, size: str) -> dict[str, Any]:
-    """Load the page in this size. Returns its picture in base64, its HTTP status, and messages about its errors."""
+    """Load the page `url` in a window of this size. `session` is the id of the DevTools session of a browser tab.
+
+    Returns the picture in base64, the page's HTTP status, and messages about its errors.
+    """
     width, height = map(int, size.split("x"))
     page.events.clear()
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < PHONE}

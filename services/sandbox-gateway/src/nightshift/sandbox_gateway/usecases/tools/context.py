@@ -15,8 +15,9 @@ class Context:
 
     - `env`: the environment variables of commands, with placeholders for secrets.
     - `cancelled`: set when the build has ended.
-    - `watch()`: a context manager; appends `sandbox.stalled` when the sandbox does not answer within seconds.
-    - `link`: returns the signed URL of a port's preview, or None when previews have the driver's URLs.
+    - `watch()`: a context manager. It appends `sandbox.stalled` when the sandbox does not answer for several seconds.
+    - `link`: returns the signed URL of a port's preview. Returns None when previews have the URLs of the sandbox
+      driver.
     """
 
     build_id: str

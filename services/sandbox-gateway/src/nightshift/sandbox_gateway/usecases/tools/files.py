@@ -53,8 +53,8 @@ def _shown(line: str) -> str:
 
 
 def _beginning(data: bytes) -> bytes:
-    """Return the beginning of a file that is too large to read, without a UTF-8 character that the limit would
-    split.
+    """Return the first bytes of a file that is too large to read whole. Leaves out a UTF-8 character that is incomplete
+    at the end.
     """
     if data[:2] in (b"\xff\xfe", b"\xfe\xff") or data[:4] == b"\0\0\xfe\xff":
         return data[:_READ_BYTES]
@@ -74,8 +74,8 @@ def _image(path: str, data: bytes, image: images.Image) -> CallOutcome:
 
 
 def _pdf(path: str, data: bytes) -> CallOutcome:
-    """Return a PDF file as a document block, which the model reads as text and as pictures. An error if it is too
-    large.
+    """Return a PDF file as a document block, which the model reads as text and as pictures. Returns an error for the
+    agent if it is too large.
     """
     if len(data) > _PDF_BYTES:
         problem = f"larger than the {_PDF_BYTES} bytes that can be shown; look at it with bash (pdftotext)"
@@ -113,7 +113,9 @@ async def write_file(ctx: Context, ask: WriteFile | Document) -> CallOutcome:
 
 
 async def _existing(ctx: Context, path: str) -> FileText | None:
-    """Return the text of an existing file, or None when it is new, binary, too large or unreadable."""
+    """Return the text of a file. Returns None when the file does not exist, is empty, binary or too large, or cannot be
+    read.
+    """
     try:
         data = await ctx.sandbox.read_file(path, limit=_READ_BYTES + 1)
     except FileRefused:
@@ -124,8 +126,8 @@ async def _existing(ctx: Context, path: str) -> FileText | None:
 async def edit_file(ctx: Context, ask: EditFile) -> CallOutcome:
     """Replace text in a file.
 
-    First stores the digest of the new content in the sandbox. So a repeated call after a crash detects that the edit
-    is done.
+    First stores the digest of the new content in the sandbox. So when the call is repeated after a crash, it detects
+    that the file is edited already.
     """
     if not ask.old_string:
         return await _create(ctx, ask)
@@ -185,5 +187,5 @@ def _digest(content: bytes) -> str:
 
 
 def refused(error: FileRefused) -> CallOutcome:
-    """Return the outcome for a file operation that the sandbox refused."""
+    """Return the failed outcome of a file operation that the sandbox refused, such as reading a missing file."""
     return CallOutcome(str(error), "refused" if error.kind == "outside" else "tool")

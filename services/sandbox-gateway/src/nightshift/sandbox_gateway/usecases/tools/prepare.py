@@ -45,9 +45,11 @@ done
 
 
 async def prepare(ctx: Context, state: SandboxState, network: str) -> CallOutcome:
-    """Run every step once. Returns a text for the agent that describes its workspace, with `network` in it.
+    """Prepare the workspace; each step runs only once. Returns a text that describes the workspace to the agent, with
+    `network` in it.
 
-    A failed clone is an error. A failed set-up command is not; its output is in the text.
+    If the clone fails, the call fails. If a set-up command fails, the call succeeds and the text contains the command's
+    output.
     """
     said: list[str] = []
     if state.source is not None:
@@ -92,7 +94,9 @@ def _clone_variables(ctx: Context, state: SandboxState, source: Source) -> dict[
 
 
 async def _step(ctx: Context, name: str, command: str, variables: dict[str, str]) -> tuple[int, str]:
-    """Run a step once. Returns its exit code (124 after a timeout) and its output."""
+    """Run a step in the sandbox once: a repeated call only returns the result again. Returns the step's exit code (124
+    after a timeout) and its output.
+    """
     step = replace(ctx, call_id=f"{ctx.call_id}/{name}")
     spec = CallSpec(
         step.call_id,

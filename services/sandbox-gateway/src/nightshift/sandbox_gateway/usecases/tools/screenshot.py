@@ -1,4 +1,6 @@
-"""The tool take_screenshot. The sandbox's Chromium takes pictures of a page that a server in the sandbox serves."""
+"""The tool take_screenshot. Chromium in the sandbox takes pictures of a web page that a server in the same sandbox
+serves.
+"""
 
 import base64
 import json
@@ -28,7 +30,9 @@ def _script() -> str:
 
 
 async def take_screenshot(ctx: Context, ask: TakeScreenshot) -> CallOutcome:
-    """Take the pictures once. The script's whole output is checked, because commands in the sandbox can forge it."""
+    """Take the pictures of the page, once for each call. The script's whole output is checked, because commands in the
+    sandbox can forge it.
+    """
     url = f"http://localhost:{ask.port}{ask.path}"
     spec = CallSpec(
         ctx.call_id,
