@@ -16,9 +16,10 @@ from nightshift.eventlog.errors import NotFound
 async def decide(
     home: Path, build_id: str, words: Sequence[str], *, approved: bool, every: bool, as_json: bool
 ) -> None:
-    """Approves or denies tool calls of a build. `words` are a call's id, which may be left out, and a comment.
+    """Approves or denies tool calls of a build that wait for a person.
 
-    If `every`, decides about each call that waits. Raises NotFound and WrongUsage.
+    `words` are a call's id, which may be left out when one call waits, and a comment. If `every`, decides about each
+    call that waits. Raises NotFound when no call waits, and WrongUsage when the words are unclear.
     """
     calls, comment = chosen(await status_of_open(home, build_id), words, every=every)
     for one in calls:
@@ -36,9 +37,10 @@ async def decide(
 
 
 def chosen(status: BuildStatus, words: Sequence[str], *, every: bool) -> tuple[list[Question], str | None]:
-    """Returns the waiting calls that `words` name, and the comment. Without an id, that is the only call that waits.
+    """Returns the waiting tool calls that `words` name, and the comment, which is None when `words` have none.
 
-    If `every`, returns all of them. Raises NotFound when none waits, and WrongUsage when the choice is unclear.
+    Without an id, that is the only call that waits. If `every`, returns all of them. Raises NotFound when none waits,
+    and WrongUsage when the choice is unclear.
     """
     waiting = {key: one for key, one in status.questions.items() if one.kind == APPROVAL}
     if not waiting:

@@ -35,7 +35,9 @@ _MAX_LINE, _MAX_OBJECT = 16 * 1024**2, 256 * 1024**2
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive that was read. Its objects are read from the file only when they are needed; `keys` lists them."""
+    """The contents of an archive file. `keys` lists its objects, which are read from the file only when they are
+    needed.
+    """
 
     path: Path
     build_id: str

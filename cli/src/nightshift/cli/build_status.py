@@ -60,7 +60,9 @@ class BuildStatus:
         return self.state in ("ready", "failed", "cancelled")
 
     def waiting(self, now: datetime) -> Wait | None:
-        """Returns why the build makes no progress at `now`, or None while it makes progress and after its end."""
+        """Returns why the build makes no progress at `now`. Returns None while it makes progress, and when it has
+        ended.
+        """
         if self.ended:
             return None
         if self.blocked is None and self.unanswered is not None:
@@ -116,7 +118,7 @@ def evolve(status: BuildStatus, event: RecordedEvent) -> BuildStatus:
 def _blocked(status: BuildStatus, event: RecordedEvent) -> Wait | None:
     """Returns the Wait of the build after this event, or None when the build waits for nothing.
 
-    A wait ends with the next event of the service that caused it.
+    A wait ends with the next event of the service that caused the wait.
     """
     at = event.recorded_at
     match event.data:
@@ -154,7 +156,10 @@ _OWED: dict[type[Event], tuple[str, str]] = {
 
 
 def _unanswered(status: BuildStatus, event: RecordedEvent) -> Owed | None:
-    """Returns the step that a service owes the build after this event, or None when no step is owed."""
+    """Returns the step that a service must take for the build after this event, such as answering a request for money.
+
+    Returns None when no such step is missing.
+    """
     fact = event.data
     if isinstance(fact, build.ToolCallRequested) and (status.sandbox_open or fact.purpose == "customer"):
         return None

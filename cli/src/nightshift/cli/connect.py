@@ -26,7 +26,7 @@ Limit = Annotated[int, Parameter(validator=Number(gte=1, lte=1000))]
 
 
 def settings_for(kind: type[_S], home: Path, *, role: str = "nightshift_reader") -> _S:
-    """Returns settings of the class `kind`. An environment variable overrides the value of the running stack.
+    """Returns settings of the class `kind` for a command: from environment variables, or else from the stack on `home`.
 
     `role` is the database role to connect as. Raises ConfigurationError when neither source has a required setting.
     """

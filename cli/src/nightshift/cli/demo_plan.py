@@ -30,7 +30,7 @@ class DemoPlan:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The environment variables for the services of the demo."""
+        """The environment variables that give the services of the demo these settings."""
         day = {
             "NIGHTSHIFT_BUDGET_DAY_SECONDS": f"{self.day_seconds:g}",
             "NIGHTSHIFT_BUDGET_WAKE_JITTER_S": "0",

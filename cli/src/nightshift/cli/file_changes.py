@@ -18,9 +18,9 @@ from nightshift.eventlog.port import RecordedEvent
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """One change of a file.
+    """One change of a file. `diff` is a unified diff without its header.
 
-    `diff` is a unified diff without its header; `cut` says that lines at the end are missing.
+    `cut` is True when lines at the end of the diff are left out.
     """
 
     turn: int
@@ -52,7 +52,8 @@ def file_changes(events: Sequence[RecordedEvent], *, longest: int = 400) -> Iter
 def _change(call: ToolCallRequested, known: dict[str, str]) -> tuple[str, str, str] | None:
     """Returns the path, the old text and the new text of a change, or None when the call changed no file.
 
-    When the whole text of the file is unknown, the texts are only the edited part.
+    `known` maps paths to whole texts, and is updated. For an edit of a file that is not in it, the texts are only the
+    edited part.
     """
     if isinstance(call.input, BlobRef):
         return None

@@ -100,7 +100,7 @@ class WaitLines:
         self._last: tuple[str, datetime] | None = None
 
     def of(self, status: BuildStatus, now: datetime) -> Iterator[Line]:
-        """Yields a line that says why the build waits and what to do, unless it was yielded before."""
+        """Yields a line that says why the build waits and what to do, or nothing when this wait already has a line."""
         wait = status.waiting(now)
         if wait is None:
             self._last = None
@@ -157,7 +157,7 @@ async def follow(
 ) -> tuple[BuildStatus, Exit]:
     """Prints the events of the batches until `stop(status)` returns an exit code.
 
-    Returns the last status and that exit code.
+    An empty batch means that nothing is new. Returns the last status of the build and that exit code.
     """
     renderer: JsonRenderer | PlainRenderer = JsonRenderer() if as_json else PlainRenderer()
     status = BuildStatus(build_id)

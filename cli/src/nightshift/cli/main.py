@@ -116,7 +116,7 @@ def build_app(used: str | None = None) -> cyclopts.App:
 
 
 def _load(module: str) -> cyclopts.App:
-    """Imports a subcommand and returns its app. Its own `--help` shows its docstring."""
+    """Imports the module of a subcommand and returns its app, whose `--help` shows the subcommand's docstring."""
     app: cyclopts.App = import_module(module).app
     if app.default_command is not None:
         app.help = None

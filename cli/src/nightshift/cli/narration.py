@@ -304,9 +304,7 @@ def _narrated_text(call: build.ToolCallRequested) -> str:
 def _what_was_checked(
     status: BuildStatus, call: build.ToolCallRequested, fact: sandbox.ToolCallCompleted
 ) -> str:
-    """Returns in words what the orchestrator checked with this call: the preview, or the names of the tests that it
-    ran.
-    """
+    """Returns in words what the orchestrator has checked with this tool call: the preview, or the tests by name."""
     if call.purpose == "preview":
         return f"the preview on port {input_in_words(call)}"
     headings = [

@@ -24,8 +24,9 @@ _WORK = "SELECT * FROM nightshift.work_summary()"
 
 @dataclass(frozen=True, slots=True)
 class RunningReplica:
-    """A running process of a service. `held` is its number of pieces of work, and `room` is how many more it would
-    take.
+    """A running process of a service. `held` is the number of builds or calls that it works on.
+
+    `room` is how many more of them it would take.
     """
 
     service: str

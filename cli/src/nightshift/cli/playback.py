@@ -37,7 +37,7 @@ class Playback:
     over: bool = False
 
     def press(self, key: str) -> bool:
-        """Change the playback as this key demands. Returns whether the next event plays at once."""
+        """Change the playback as this key of the person demands. Returns whether the next event plays at once."""
         match key:
             case "q" | "\x03" | "\x04":
                 self.over = True

@@ -51,7 +51,7 @@ def with_approvals(
 ) -> Mapping[str, Any] | None:
     """Returns the approval policy that these options describe, or `before` when no option is given.
 
-    Raises WrongUsage for wrong options.
+    Raises WrongUsage for options that are wrong or do not fit together.
     """
     if mode is None and deadline_s is None and not (ask or hosts or allow):
         return before

@@ -32,8 +32,9 @@ _ACCEPTED = "SELECT stream_id, accepted_at FROM nightshift.recent_builds($1, $2)
 
 @dataclass(frozen=True, slots=True)
 class QueuePlace:
-    """The place of a queued build: `position` among all queued builds, `of_account` among those of its account. 1
-    starts next.
+    """The place of a queued build: `position` among all queued builds, and `of_account` among those of its account.
+
+    The build with the position 1 starts next.
     """
 
     account_id: str
@@ -49,7 +50,7 @@ class Builds:
         self._log = PostgresEventLog(database, actor="cli", notify=False)
 
     async def events(self, build_id: str, *, after: int = 0) -> list[RecordedEvent]:
-        """Returns the events of a build with a version above `after`. Raises NotFound when the build does not exist."""
+        """Returns the events of a build after the version `after`. Raises NotFound when the build does not exist."""
         found = await self._read(build_id, after)
         if not found and not after:
             raise NotFound(f"there is no build {build_id}", hint="`nightshift builds` lists them")

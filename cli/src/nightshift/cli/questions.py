@@ -97,7 +97,7 @@ Questions = Mapping[str, Question]
 
 
 def open_questions(questions: Questions, build_id: str, event: RecordedEvent) -> Questions:
-    """Returns the open questions after one more event of the build."""
+    """Returns `questions`, the open questions of the build, after one more event of its stream."""
     match event.data:
         case QuestionAsked() | EscalationRaised() | ApprovalRequested() as fact:
             one = _question(build_id, fact, event.recorded_at)
@@ -152,7 +152,7 @@ def _question(
 def person_wait(
     fact: Event, questions: Questions, calls: Mapping[str, ToolCallRequested], build_id: str, at: datetime
 ) -> Wait | None:
-    """Returns the Wait that begins with a `build.waiting` event. Returns None for other events.
+    """Returns the Wait that begins with a `build.waiting` event, or None for other events.
 
     `calls` maps ids to the tool calls that have no result yet.
     """

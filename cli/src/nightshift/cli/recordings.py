@@ -52,7 +52,10 @@ async def recorded_events(home: Path, source: str, *, whole: bool = False) -> li
 
 
 def _is_file(path: Path) -> bool:
-    """Returns whether the argument names an existing file. A name without a suffix is always a build id."""
+    """Returns whether the argument names an existing file.
+
+    Returns False for a name without a suffix, because that is always a build id.
+    """
     return path.suffix != "" and path.is_file()
 
 

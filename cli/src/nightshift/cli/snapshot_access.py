@@ -40,7 +40,8 @@ class BuildSnapshots:
     async def load(self, at: str | None) -> tuple[int, str, Manifest]:
         """Return the version, the key and the manifest of the snapshot at the moment `at` (None: now).
 
-        Prints a note when the snapshot is not exactly of this moment. Raises NotFound, WrongUsage and HostileTree.
+        Prints a note when the snapshot is not exactly of this moment. Raises NotFound, WrongUsage for an unclear
+        moment, and HostileTree for a manifest that breaks a rule.
         """
         version = self.events[-1].version if at is None else version_at(self.events, at)
         chosen = snapshot_at(self.events, version)

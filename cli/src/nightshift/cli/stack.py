@@ -22,12 +22,15 @@ _ADDRESS_KEYS = {"postgres": "dsn", "kafka": "bootstrap", "s3": "endpoint", "mod
 
 
 def addresses(stack: Mapping[str, Any]) -> dict[str, str]:
-    """Returns part → address from the description of a stack. Passwords are masked."""
+    """Returns server → address for the servers in the description of a stack. Passwords are masked."""
     return {part: hide_passwords(stack[part][key]) for part, key in _ADDRESS_KEYS.items() if part in stack}
 
 
 class StackChild:
-    """A running `nightshift up`. `pid` is the process to end later when the stack is kept."""
+    """A `nightshift up` that runs as a child process.
+
+    `pid` is the process to end later when the stack is kept after the command.
+    """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.pid = process.pid
@@ -46,9 +49,10 @@ class StackChild:
 async def start_stack(
     home: Path, *, arguments: list[str], environment: Mapping[str, str], outlives_us: bool
 ) -> StackChild:
-    """Starts a stack and waits until it is ready. Raises NightshiftError, with the stack's last output, when it fails.
+    """Starts `nightshift up` with these arguments and environment variables, and waits until the stack is ready.
 
-    Unless `outlives_us`, the stack stops when this process exits or is killed.
+    Raises NightshiftError, with the stack's last output, when it fails. If `outlives_us`, the stack keeps running when
+    this process exits. Otherwise it stops with this process.
     """
     home.mkdir(parents=True, exist_ok=True)
     log = home / "up.log"

@@ -16,7 +16,7 @@ def dollars(microdollars: int) -> str:
 
 
 def text_of(value: str | BlobRef) -> str:
-    """Returns the text, or its size and digest when it is stored by reference."""
+    """Returns the text. For a text that is in the object store, returns its size and digest instead."""
     return value if isinstance(value, str) else f"[{value.bytes:,} bytes, {value.ref[:19]}…]"
 
 
@@ -32,6 +32,6 @@ def visible(text: str) -> str:
 
 
 def joined(text: str) -> str:
-    """Returns all lines of a text as one line, cut to 480 characters."""
+    """Returns a text of several lines as one line, cut to 480 characters."""
     flat = " ".join(text.split())
     return flat if len(flat) <= _LONGEST else flat[: _LONGEST - 1] + "…"

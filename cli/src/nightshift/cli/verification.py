@@ -96,7 +96,7 @@ def _verified(found: Verification, state: Any) -> Verified:
 
 
 def difference_json(found: Difference) -> dict[str, Any]:
-    """Returns a difference as JSON values, with both events."""
+    """Returns a difference as JSON values: the event in the log, and the event that this release decides."""
     return {
         "version": found.version,
         "kind": found.kind,

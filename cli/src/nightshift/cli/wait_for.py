@@ -16,7 +16,10 @@ _ASKED = 5.0
 
 
 async def known_or_sent(builds: Builds, home: Path, build_id: str) -> None:
-    """Returns when the build is in the log or its request is among the newest requests. Raises NotFound otherwise."""
+    """Returns when the log has the build, or will probably have it soon because a recent request names it.
+
+    Raises NotFound when neither is so. When the broker does not answer, the id is assumed to be right.
+    """
     if await builds.has_build(build_id):
         return
     sent = await _was_sent(home, build_id)

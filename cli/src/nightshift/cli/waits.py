@@ -16,9 +16,10 @@ PROMPT_S = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A wait of a build since `since`: the reason, and what a person can do. The next event of `owner` ends the wait.
+    """Why a build makes no progress since `since`, and what a person can do about it.
 
-    The build continues by itself at `until`. If `until` is None, a person must act.
+    The next event of the service `owner` ends the wait. `until` is when the build continues by itself, or None when no
+    time is set.
     """
 
     reason: str
@@ -38,15 +39,18 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """A step that a service must take next for a build, such as the answer to a request for money."""
+    """A step that a service must take next for a build, such as the answer to a request for money.
+
+    `since` is when the service was asked for it.
+    """
 
     what: str
     service: str
     since: datetime
 
     def late(self, now: datetime) -> Wait | None:
-        """Returns the wait for that service. Returns None during the first PROMPT_S seconds, when the service is not
-        late yet.
+        """Returns the wait of a build for this step, or None during the first PROMPT_S seconds, when nobody needs to
+        know yet.
         """
         seconds = (now - self.since).total_seconds()
         if seconds < PROMPT_S:
@@ -83,7 +87,10 @@ def key_wait(fact: BuildWaiting, at: datetime) -> Wait:
 
 
 def sleep_wait(fact: SleepRequested, build_id: str, at: datetime, before: Wait | None) -> Wait:
-    """Returns the wait of a sleeping build. `before` is the wait during which it fell asleep, or None."""
+    """Returns the wait of a sleeping build.
+
+    `before` is the wait during which the build fell asleep, or None when it was at work.
+    """
     until = "" if fact.wake_at is None else f" until {fact.wake_at.astimezone():%H:%M:%S}"
     if fact.reason == "budget":
         reason = f"asleep{until}: account {fact.account_id} has too little left today for its next call"
@@ -96,7 +103,7 @@ def sleep_wait(fact: SleepRequested, build_id: str, at: datetime, before: Wait |
 
 
 def overslept(account_id: str, wake_at: datetime, now: datetime) -> Wait | None:
-    """Returns the wait of a build that still sleeps after its `wake_at`. Returns None while that is not late yet.
+    """Returns the wait of a build that still sleeps after its `wake_at`, or None until PROMPT_S seconds after it.
 
     The reason is money: the budget service wakes a build only when its account can pay the next call.
     """

@@ -71,10 +71,10 @@ async def _give_result(home: Path, build: str, words: Sequence[str], *, as_json:
 
 
 def chosen(status: BuildStatus, words: Sequence[str]) -> tuple[Question, str | None]:
-    """Returns the question that `words` name, and the text of the answer. Without an id, that is the only open
-    question.
+    """Returns the question whose id `words` begin with, and the text of the answer (None without a text).
 
-    Raises NotFound when no question is open, and WrongUsage when the words are unclear.
+    Without an id, that is the only open question. Raises NotFound when no question is open, and WrongUsage when the
+    words are unclear.
     """
     open_ = {key: one for key, one in status.questions.items() if one.kind != APPROVAL}
     if words and (approval := status.questions.get(words[0])) is not None and words[0] not in open_:

@@ -235,9 +235,9 @@ def _agreed(count: int) -> bool:
 async def _redrive(
     dead_letters: DeadLetters, settings: KafkaSettings, chosen: list[DeadLetter], home: Path
 ) -> dict[str, str | None]:
-    """Redrives these dead letters in the order of their topic. Returns id → error, or None where it succeeded.
+    """Redrives these dead letters, in the order in which the topic of dead letters has them.
 
-    Only one dead letter is in memory at a time.
+    Returns id → error, or None where it succeeded. Only one dead letter is in memory at a time.
     """
     errors: dict[str, str | None] = {one.id: "the topic no longer holds it" for one in chosen}
     async with AsyncExitStack() as stack:
@@ -252,7 +252,10 @@ async def _redrive(
 
 
 async def _objects(letter: DeadLetter, stack: AsyncExitStack, home: Path) -> ObjectStore | None:
-    """Returns the object store when this dead letter needs one and settings name one. Otherwise returns None."""
+    """Returns the object store when a part of this dead letter is stored there.
+
+    Returns None when no part is, or when no settings for an object store are found.
+    """
     if letter.value_ref is None and letter.headers_ref is None:
         return None
     try:

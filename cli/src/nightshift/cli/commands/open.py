@@ -94,7 +94,10 @@ async def _show(
 
 
 async def _answers(url: str, sandbox: Sandbox) -> None:
-    """Wait until the server answers. Raises Unavailable, with the end of the server's output, when it does not."""
+    """Wait until the server at this URL answers.
+
+    Raises Unavailable, with the end of the server's output, when it does not answer in time.
+    """
     deadline = asyncio.get_running_loop().time() + _READY_S
     while asyncio.get_running_loop().time() < deadline:
         if await asyncio.to_thread(_is_answered, url):

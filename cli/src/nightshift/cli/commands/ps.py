@@ -55,14 +55,14 @@ def ps(*, home: Home = DEFAULT_HOME, json: Json = False) -> None:
 
 
 def _services(stack: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the name (as the supervisor uses it) and the entry of each replica of each service."""
+    """Yields each replica of each service in the description of a stack: its name in the supervisor, and its entry."""
     for service, replicas in stack["services"].items():
         for number, one in enumerate(replicas, start=1):
             yield service if number == 1 else f"{service} #{number}", one
 
 
 def state(one: Mapping[str, Any]) -> str:
-    """Returns the state of the process in this entry, in words."""
+    """Returns the state of a process in words. `one` is the process's entry in the description of a stack."""
     if one["pid"] is None:
         return "not started by this stack"
     if one.get("restarts", {}).get("keeps_restarting"):

@@ -121,7 +121,7 @@ async def _run(plan: Plan, *, as_json: bool) -> Exit:
 
 
 def _stop_signals(stack: Stack) -> asyncio.Event:
-    """Returns an event that the first signal sets. A second signal kills all processes at once."""
+    """Returns an event that the first SIGINT, SIGTERM or SIGHUP sets. A second signal kills all processes at once."""
     asked, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def on_signal() -> None:

@@ -68,7 +68,7 @@ async def follow_to_the_end(
 async def _checked(
     batches: AsyncIterator[list[RecordedEvent]], sent: BuildRequested | None
 ) -> AsyncIterator[list[RecordedEvent]]:
-    """Yields the same batches. Raises Refused when the build was accepted from another request than `sent`."""
+    """Yields the batches unchanged. Raises Refused when the build was accepted from another request than `sent`."""
     async for batch in batches:
         for fact in (event.data for event in batch):
             if sent is not None and isinstance(fact, BuildAccepted) and not same_request(fact, sent):

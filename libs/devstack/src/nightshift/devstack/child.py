@@ -20,9 +20,10 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """How to run a child process: command, log file, environment, user and group. None means those of this process.
+    """How to run a child process: command, log file, environment, user and group.
 
-    On Linux, the kernel sends `death_signal` to the child when its parent dies.
+    When the environment, the user or the group is None, the child gets that of this process. On Linux, the kernel sends
+    `death_signal` to the child when its parent dies.
     """
 
     name: str
@@ -58,7 +59,10 @@ class AdoptedProcess:
         self._code: int | None = None
 
     def poll(self) -> int | None:
-        """Return the exit code, negative for a signal, or None while the process runs."""
+        """Return the exit code, or the negative number of the signal that ended the process.
+
+        Returns None while the process runs.
+        """
         return self._take(os.WNOHANG)
 
     def wait(self) -> int:
@@ -130,7 +134,10 @@ class Child:
         return self._process.pid
 
     def poll(self) -> int | None:
-        """Return the exit code, negative for a signal, or None while the process runs."""
+        """Return the exit code, or the negative number of the signal that ended the process.
+
+        Returns None while the process runs.
+        """
         code = self._process.poll()
         if code is not None:
             self.unreaped.discard(self.pid)

@@ -1,7 +1,7 @@
 """Adopts processes that the stack's children leave behind, and kills them when the stack stops (Linux only).
 
-A sandbox outlives the sandbox gateway that opened it, so that a restarted one finds it again. It must not outlive the
-stack.
+A sandbox keeps running when its sandbox gateway exits, so that the restarted gateway finds it again. But no sandbox may
+run after the stack has stopped.
 """
 
 import asyncio
@@ -46,9 +46,9 @@ def _reap() -> None:
 
 
 def end_orphans() -> int:
-    """Kill every descendant of this process that neither is a `Child` nor was started by one. Returns their number.
+    """Kill the descendants of this process, except each `Child` and the descendants of a `Child`.
 
-    Blocks for milliseconds.
+    Returns the number of killed processes. Blocks for milliseconds.
     """
     if not sys.platform.startswith("linux"):
         return 0

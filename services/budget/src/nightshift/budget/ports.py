@@ -15,8 +15,9 @@ from nightshift.eventlog.port import Append
 class LedgerSnapshot:
     """What a transaction reads from the database before it decides about an account. `now` is the database's time.
 
-    When the caller named a lease, `granted` says whether the lease has a reservation. `request_waits` says whether its
-    request has no answer yet. `shares` contains the account's builds that have not ended; without a lease it is empty.
+    `granted` says whether the reservation with the caller's `lease_id` exists, and `request_waits` whether the request
+    for it has no answer yet. `shares` contains the account's builds that have not ended. It is empty when the caller
+    gave no `lease_id`.
     """
 
     now: datetime
@@ -30,8 +31,8 @@ class LedgerSnapshot:
 class LedgerChange:
     """A decision: the changed account, the events to append, and the reservations to open and to end.
 
-    `share` is the new share of the build that asked for money, or None when no share changes. The ledger itself adds
-    to the stored shares what was spent under the ended reservations.
+    `share` is the new share of the build that asked for money, or None when no share changes. The ledger itself adds to
+    the stored shares what was spent of the ended reservations.
     """
 
     account: Account
@@ -54,6 +55,7 @@ class Ledger(Protocol):
     ) -> LedgerChange | None:
         """Lock the account, call `decide`, append the events and store the change, all in one transaction.
 
+        When the decision is about one reservation, `lease_id` is its id, and the snapshot tells `decide` about it.
         Returns the change that was written. Returns None when `decide` returned None, or when the log already had all
         events of the change.
         """
@@ -62,7 +64,7 @@ class Ledger(Protocol):
         """Return the build's reservations that are not settled, oldest first."""
 
     async def find(self, lease_id: UUID) -> Reservation | None:
-        """Return the reservation with this lease id, or None when there is none or it is settled."""
+        """Return the reservation with the id `lease_id`, or None when there is none or it is settled."""
 
     async def shares(self, account_id: str) -> Sequence[BuildShare]:
         """Return the shares of the account's builds that have not ended."""

@@ -46,8 +46,8 @@ class Handlers:
     def subscriptions(self, topics: Topics, service: str, replica_id: str) -> list[Subscription]:
         """Return the subscriptions of this replica.
 
-        The replicas share the requests. Every replica reads all facts, because each of them may be the one that runs
-        the build.
+        Each request is read by one of the replicas. Each fact is read by every replica, because any replica may run the
+        build that the fact is about.
         """
 
         def facts(

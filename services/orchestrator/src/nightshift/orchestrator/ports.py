@@ -43,7 +43,8 @@ class Model(Protocol):
     async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
         """Send this request body, and read the streamed answer to its end. Raises CallError when there is no answer.
 
-        Cancelling the task closes the connection, and so ends the call at the provider.
+        `meter` is told the token counts as soon as the provider states them. Cancelling the task closes the connection,
+        and so ends the call at the provider.
         """
         ...
 
@@ -95,8 +96,8 @@ class SharedPace:
 class ProviderKey(Protocol):
     """What all replicas with the same provider key know about this key.
 
-    A refusal is for one model, or for every model when `model` is None. Each of these has incidents and probes of its
-    own. The fake and the real adapter pass the same conformance tests.
+    A refusal is for one model, or for every model when `model` is None. Incidents and probes are kept apart for each
+    model and for None. The fake and the real adapter pass the same conformance tests.
     """
 
     @property
@@ -112,9 +113,11 @@ class ProviderKey(Protocol):
         ...
 
     async def refuse(self, refused: RefusedKey) -> bool:
-        """Record that the provider refuses the key. Returns True for the first record of an incident, else False.
+        """Record that the provider refuses the key.
 
-        Each further record makes the wait before the next probe longer, up to a limit.
+        An incident begins with a refusal and lasts until the provider accepts the key again. Returns True for the first
+        record of an incident, else False. Each further record makes the wait before the next probe longer, up to a
+        limit.
         """
         ...
 
@@ -126,7 +129,7 @@ class ProviderKey(Protocol):
         ...
 
     async def return_probe(self, model: str | None = None) -> None:
-        """End a probe that was taken but not made, so that another caller can take it at once."""
+        """Give back a probe whose call was not made, so that another caller can take the probe at once."""
         ...
 
     async def accepted(self, model: str | None = None) -> bool:
@@ -189,22 +192,23 @@ class BuildRepository(Protocol):
     async def commit(self, build_id: str, state: BuildState, command: Command, now: datetime) -> BuildState:
         """Append the events that `command` leads to after the version of `state`, and return the state after them.
 
-        Raises VersionConflict, EventIdReused or StreamClosed when `state` is not the newest state. Then call `catch_up`
-        and decide again.
+        Raises VersionConflict, EventIdReused or StreamClosed when `state` is not the newest state. The caller then
+        calls `catch_up` and decides again.
         """
         ...
 
     async def commit_at_any_version(self, build_id: str, command: Command, now: datetime) -> None:
         """Append the events of a command that leads to the same events in every state, such as a report.
 
-        Raises StreamClosed when the build has ended, and EventIdReused when an event with this id has other content.
+        Raises StreamClosed when the build has ended. Raises EventIdReused when the log has an event with the same id
+        and other content.
         """
         ...
 
     async def has_recorded(self, build_id: str, command: RequestCommand) -> bool:
         """Return whether the log contains the events that this command leads to.
 
-        Returns False when the command's id was used for something else.
+        Returns False when it does not, or when the events with the command's id as their cause are other ones.
         """
         ...
 
@@ -218,9 +222,10 @@ class BuildRepository(Protocol):
     async def decision_about(
         self, build_id: str, call_id: str
     ) -> tuple[ApprovalResolved | None, ToolCallAnswered | None]:
-        """Return the approval or denial of a tool call, and the result of the call. Each is None when it is missing.
+        """Return a tool call's `approval.resolved` and `tool_call.answered` events, each None when the log does not
+        have it.
 
-        A result that the sandbox gateway gave is left out.
+        A call that ran in the sandbox has an event of another type as its result, which is not returned.
         """
         ...
 
@@ -259,7 +264,7 @@ class UnownedBuilds(Protocol):
     """Finds builds that no orchestrator runs."""
 
     async def unowned(self, *, limit: int, per_account: int) -> Sequence[str]:
-        """Return the ids of builds that an orchestrator should run now and that have no live lease.
+        """Return up to `limit` ids of builds that an orchestrator should run now and that have no live lease.
 
         - First come the builds that have started, the oldest first. Sleeping builds are not included. A build that
           waits for a person or a provider is included only when its wait is due.
@@ -272,5 +277,7 @@ class UnownedBuilds(Protocol):
         ...
 
     async def waiting_for_provider(self, *, limit: int) -> Sequence[str]:
-        """Return the ids of builds without a live lease that wait for the provider. The longest waiting come first."""
+        """Return up to `limit` ids of builds that wait for the provider and have no live lease, the longest waiting
+        first.
+        """
         ...

@@ -15,8 +15,8 @@ from nightshift.relay.domain.records import LastPublished, Record
 class Ack:
     """The broker's acknowledgement of one send to a topic-partition.
 
-    `first` and `last` are the offsets of the first and the last record, or -1 when the broker did not report them.
-    `batch` is the offset of the last batch of the send, and `record` is the first record in that batch.
+    `first` and `last` are the offsets of the first and the last record, or -1 when the broker did not report them. A
+    send may be split into batches. `batch` is the offset of the last batch, and `record` is the first record in it.
     """
 
     partition: TopicPartition
@@ -37,7 +37,7 @@ class BrokerRecord:
 
 @dataclass(frozen=True, slots=True)
 class Cursors:
-    """Up to which position each shard of a group is published.
+    """Up to which position of the log each shard of a group is published.
 
     `newest_loss` is the number of the broker's last data loss. The shards in `behind` have not been published again
     since that loss.
@@ -67,7 +67,7 @@ class LeaderSession(Protocol):
         """Return up to which position each shard of the group is published, and the broker's last data loss."""
 
     async def last_published(self) -> Sequence[LastPublished]:
-        """Return for each topic-partition the first record of the batch that it acknowledged last."""
+        """Return for each topic-partition the first record of the last batch that the broker acknowledged."""
 
     async def move(self, cursors: Mapping[int, int], published: Sequence[LastPublished]) -> None:
         """Move the shards' positions forward, and store the last acknowledged records, in one transaction.
@@ -76,9 +76,11 @@ class LeaderSession(Protocol):
         """
 
     async def note_loss(self, reason: str, seen: int) -> int:
-        """Record that the broker lost data, so that every shard is published again.
+        """Record that the broker lost data, so that every shard is published again. Returns the number of the last
+        loss.
 
-        Returns the number of the last loss. Records nothing when a loss newer than number `seen` is recorded already.
+        `seen` is the number of the last loss that the caller knew. When another leader has recorded a newer one,
+        nothing is recorded.
         """
 
     async def republished(self, shards: Sequence[int], loss: int) -> None:
@@ -89,7 +91,7 @@ class LogReader(Protocol):
     """Reads the event log by shards. Every call may raise Unavailable."""
 
     async def read(self, cursors: Mapping[int, int], *, max_events: int, max_bytes: int) -> Sequence[Row]:
-        """Return the rows after the given position of each shard, in commit order within a shard.
+        """Return the rows after the position that `cursors` has for each shard, in commit order within a shard.
 
         `max_events` and `max_bytes` limit how many rows are returned.
         """
@@ -97,13 +99,14 @@ class LogReader(Protocol):
     async def read_unfinished(
         self, shards: Sequence[int], *, after: tuple[str, int], limit: int
     ) -> Sequence[Row]:
-        """Return up to `limit` rows of the streams that are not finished, sorted by stream id and version.
+        """Return up to `limit` rows of the unfinished streams, sorted by stream id and version.
 
-        `after` is the stream id and version of the last row of the read before. Later rows are returned.
+        A stream is unfinished when it has no last event, such as `build.ready`, or when it has pending rows. `after` is
+        the stream id and version of the last row that was already read. Only later rows are returned.
         """
 
     async def known(self, event_ids: Sequence[UUID]) -> Mapping[UUID, tuple[str, int]]:
-        """Return, by event id, the build or account id and the stream version of those events that the log has."""
+        """Return event id → (build or account id, version in the stream), for those events that the log has."""
 
     async def lag(self, shards: Sequence[int]) -> tuple[int, float]:
         """Return how many events of these shards are not published yet, and the age of the oldest one in seconds."""
@@ -138,4 +141,8 @@ class AppendNotifications(Protocol):
         """True while notifications arrive."""
 
     async def wait(self, seconds: float) -> frozenset[int]:
-        """Wait up to `seconds` for a notification. Returns the shards that were notified since the last call."""
+        """Wait up to `seconds` for a notification, and return the shards to which writers have appended since the last
+        call.
+
+        Returns an empty set when no notification has come.
+        """

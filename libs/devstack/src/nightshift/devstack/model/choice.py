@@ -30,9 +30,9 @@ class Chooser:
         self._used: dict[tuple[str, int], int] = {}
 
     def choose(self, conversation: Conversation) -> PositionedTurn:
-        """Return the first turn in the file whose position, `match` and limit fit the request.
+        """Return the first turn in the scenario file whose position, `match` and limit fit the request.
 
-        Raises NoAnswer when no turn fits.
+        The position is the number of assistant messages in the request. Raises NoAnswer when no turn fits.
         """
         if conversation.role == "judge" and not self._has_judge:
             return PositionedTurn(_all_met(conversation), 0, None, None)
@@ -109,9 +109,9 @@ def _all_met(conversation: Conversation) -> Turn:
 
 
 def _captured(name: str, pattern: str, conversation: Conversation) -> str:
-    """Return the text for the placeholder `name`: the last match of the pattern, or its first group when it has one.
+    """Return the text for the placeholder `name`: the last match of the pattern in the conversation.
 
-    Raises NoAnswer when nothing matches.
+    If the pattern has a group, that is only the text of its first group. Raises NoAnswer when nothing matches.
     """
     finds = list(re.finditer(pattern, f"{conversation.system}\n{conversation.text}", re.MULTILINE))
     if not finds:

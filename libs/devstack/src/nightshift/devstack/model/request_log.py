@@ -26,7 +26,9 @@ class RequestLog:
         self._count = 0
 
     def note(self, *, path: str, status: int, turn: str | None, body: bytes) -> None:
-        """Add an entry. The oldest entries in memory are dropped while all bodies exceed 16 MiB."""
+        """Add an entry. The oldest entries in memory are dropped while the bodies in memory have more than 16 MiB
+        together.
+        """
         self._count += 1
         entry = {
             "number": self._count,

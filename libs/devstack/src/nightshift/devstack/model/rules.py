@@ -225,7 +225,7 @@ def _unmarked(value: Any) -> Any:
 def _fields(value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Return the fields of an object without its cache mark (`cache_control`).
 
-    Only blocks and tools have one; they have a `type` or an `input_schema`.
+    Only blocks and tools can have a cache mark. They are the objects with a `type` or an `input_schema`.
     """
     marked = "type" in value or "input_schema" in value
     return ((key, one) for key, one in value.items() if not (marked and key == "cache_control"))

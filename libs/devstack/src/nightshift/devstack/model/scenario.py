@@ -81,7 +81,7 @@ class _Part(BaseModel):
 
 
 class Match(_Part):
-    """Conditions on a request. All given conditions must hold.
+    """Conditions on a request, which must meet all of those that are given.
 
     A pattern may match anywhere in the text, also across lines.
     """
@@ -169,7 +169,9 @@ class Turn(_Part):
 
     @property
     def limit(self) -> int | None:
-        """How many requests with the same conversation the turn answers. None means all."""
+        """How many requests with the same conversation the turn answers. After that, a later turn must fit. None means
+        all.
+        """
         if self.times is not None:
             return self.times
         return 1 if self.once or (self.once is None and self.fails) else None

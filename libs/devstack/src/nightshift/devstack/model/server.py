@@ -145,7 +145,10 @@ class _Request:
         self._send = send
 
     def conversation(self, *, counting: bool = False) -> Conversation:
-        """Return the validated body. Raises _Failure with status 400, 401 or 404."""
+        """Return the validated body.
+
+        Raises _Failure with status 401 without an API key, 404 for an unknown model, and 400 for other mistakes.
+        """
         if not (
             self._headers.get("x-api-key") or self._headers.get("authorization", "").startswith("Bearer ")
         ):
@@ -165,8 +168,9 @@ class _Request:
         await self._send({"type": "http.response.body", "body": json.dumps(value).encode()})
 
     async def answer_with_fault(self, message: Message, turn: Turn) -> None:
-        """Send a message as JSON, cut off or malformed if the turn asks for that. Raises _Failure if it asks for an
-        error.
+        """Send a message as JSON, cut off or malformed if the scenario's turn asks for that.
+
+        Raises _Failure if the turn asks for an error response.
         """
         if turn.error_after is not None:
             raise _Failure(529, turn.message or "Overloaded", turn.error_type)

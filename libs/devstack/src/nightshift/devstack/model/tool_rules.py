@@ -43,7 +43,7 @@ _HOUR, _MINUTES = "1h", "5m"
 
 
 def check_system(system: Any) -> None:
-    """Raises Invalid for a system prompt that is neither text nor text blocks, and for an empty block."""
+    """Raises Invalid for a system prompt that is not text and no list of text blocks, and for an empty block."""
     if system is None or isinstance(system, str):
         return
     if not isinstance(system, list):
@@ -156,7 +156,7 @@ def lifetime(body: Mapping[str, Any]) -> str | None:
 
 
 def _marks(body: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], Any]]:
-    """Yield the place, the block and the mark of each cache mark, in the order in which the API reads them."""
+    """Yield (place in the request, block, mark) for each cache mark, in the order in which the API reads the marks."""
     for name in ("tools", "system"):
         blocks = body.get(name)
         yield from _marks_of(blocks, name)

@@ -27,7 +27,8 @@ _METADATA, _METADATA_VERSION, _NO_TOPICS = 3, 1, 0
 class KafkaAddress:
     """The address of a broker, and the settings that its clients need.
 
-    `partitions` and `replication` apply to each topic that the stack creates. None means the defaults for a cluster.
+    `partitions` and `replication` are the numbers for each topic that the stack creates. None means the number in the
+    default plan for a cluster.
     """
 
     bootstrap: str

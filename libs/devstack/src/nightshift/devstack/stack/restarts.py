@@ -23,9 +23,10 @@ _KEPT, _WORDS = 50, 300
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """One exit of a process. `code` is negative for a signal, and None when the process could not be started.
+    """One exit of a process. `last_words` is the last line of its log.
 
-    `last_words` is the last line of its log.
+    `code` is the exit code, or the negative number of the signal that ended the process. It is None when the process
+    could not be started.
     """
 
     at: datetime

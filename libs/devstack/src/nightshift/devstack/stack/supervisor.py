@@ -235,7 +235,10 @@ class Stack:
         *,
         restarted: Callable[[], Awaitable[None]] | None = None,
     ) -> Any:
-        """Start a server or service and supervise it from then on. `restarted` is called after each restart."""
+        """Start a server or service, and restart it from then on whenever it exits. Returns what its `start` returned.
+
+        `restarted` is called after each restart.
+        """
         address = await unit.start()
         self._keepers.append(asyncio.create_task(self._keep(name, unit, restarted)))
         return address

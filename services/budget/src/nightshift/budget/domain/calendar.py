@@ -44,7 +44,10 @@ def check_time_zone(name: str) -> None:
 
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:
-    """Return the first instant of a local date in UTC. When the clocks skip midnight, that is the end of the gap."""
+    """Return the first instant of a local date, as a UTC time.
+
+    When the clocks skip midnight, the date begins at the end of the skipped time.
+    """
     # fold=0 picks the earlier of two midnights. Converting to UTC moves a skipped midnight forward.
     local = datetime.combine(day, clock_time.min, tzinfo=zone)
     return local.astimezone(UTC)

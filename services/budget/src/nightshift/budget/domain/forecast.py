@@ -47,12 +47,13 @@ class Forecast:
 
     @property
     def worst_night_microusd(self) -> int:
-        """The most that can be spent in the coming night: the rest of today's limit and the limit of the next day."""
+        """The most that can be spent in the coming night: what is left of today's limit, and the next day's limit."""
         return self.until_midnight_microusd + self.next_day_microusd
 
 
 def forecast(account: Account, shares: Sequence[BuildShare], ready: Sequence[int], now: datetime) -> Forecast:
-    """Return the forecast at `now`. `account` is as of today, and `ready` holds the costs of builds that became ready.
+    """Return the forecast at `now`. `account` is as of today, and `ready` contains the costs of builds that became
+    ready.
 
     Each build is expected to cost the median of `ready`. The money of each day goes to the builds one after the other,
     in the order in which the account shares its money.
@@ -92,7 +93,7 @@ def _missing(share: BuildShare, usual: int) -> int:
 
 
 def _days(account: Account, now: datetime, left: int, missing: dict[str, int]) -> dict[str, str]:
-    """Return for each build id the day on which the rest of the build's expected cost is spent.
+    """Return build id → the day on which the build's expected cost is paid in full.
 
     The builds are paid one after the other. A build that cannot be paid within a year is left out.
     """

@@ -1,7 +1,7 @@
 """The arithmetic of an account: money is reserved first and spent later. Functions return the changed account.
 
-At every grant, `limit >= posted + pending` holds. A cost above its reservation is posted as a whole, as an `overrun`.
-The rest of the period then has less.
+At every grant, `limit` is at least `posted + pending`. A cost above its reservation is posted as a whole, as an
+`overrun`. The later days of the period then have less.
 """
 
 from dataclasses import dataclass, replace
@@ -43,7 +43,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Money reserved for one build under `lease_id`, until it is settled or expires at `expires_at`.
+    """Money reserved for one build, until it is settled or expires at `expires_at`. `lease_id` is the reservation's id.
 
     `granted_event` is the id of its `budget.granted` event.
     """
@@ -71,9 +71,7 @@ class Settlement:
 
 
 def daily_limit(period_budget: int, spent: int, reserved: int, days_left: int) -> int:
-    """Return what may be spent on one day: the rest of the period's money divided by its remaining days, never
-    negative.
-    """
+    """Return what may be spent on one day: the money left in the period divided by its remaining days, at least 0."""
     return max(period_budget - spent - reserved, 0) // max(days_left, 1)
 
 
@@ -84,7 +82,10 @@ def open_account(account_id: str, period: Period, period_budget: int, day: Day) 
 
 
 def refresh(account: Account, day: Day) -> Account:
-    """Return the account on `day`. On the same day it is unchanged; in a new period nothing is spent yet."""
+    """Return the account on `day`, with a new limit and nothing spent on that day. On the same day it is unchanged.
+
+    A new period starts with what the old period overspent.
+    """
     if day.label == account.day:
         return account
     spent, credited, estimated = account.spent_in_period, account.credited, account.estimated
@@ -143,9 +144,10 @@ def credit(account: Account, amount: int) -> Account:
 
 
 def reserve(account: Account, amount: int, minimum: int) -> tuple[Account, int]:
-    """Reserve `amount`, or what is left when that is at least `minimum`.
+    """Reserve `amount` of today's money, or all that is left when less than `amount` is left.
 
-    Returns the account and the amount reserved, which is 0 when less than the minimum is left.
+    Returns the account and the amount reserved. Reserves nothing, and returns 0 as the amount, when less than `minimum`
+    is left.
     """
     granted = min(amount, account.left_today)
     if granted < max(minimum, 1):
@@ -156,9 +158,9 @@ def reserve(account: Account, amount: int, minimum: int) -> tuple[Account, int]:
 def settle(
     account: Account, reservation: Reservation, spent: Spent, *, expired: bool
 ) -> tuple[Account, Settlement]:
-    """End a reservation: post the money that was spent under it, and release the rest.
+    """End a reservation: post what its model calls have `spent`, and release the money that is left of it.
 
-    More money than was reserved is posted as a whole, as an overrun. `expired` is True when the reservation's time was
+    A cost above the reservation is posted as a whole, as an overrun. `expired` is True when the reservation's time was
     over. Returns the changed account, and how the reservation ended.
     """
     if spent.total > reservation.amount:

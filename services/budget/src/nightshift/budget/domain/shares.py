@@ -16,7 +16,7 @@ class BuildShare:
     """What a build has spent of its account's money, in microdollars, and what it needs next.
 
     `spent_today` was spent on `day`, and `spent` on all days. `needs` is the highest cost of its next call, from its
-    last request. `waits_since` is the time of a denial after which there was no grant.
+    last request. `waits_since` is when its request was denied, or None when it does not wait for money.
     """
 
     build_id: str
@@ -30,22 +30,22 @@ class BuildShare:
 
 
 def on_day(share: BuildShare, day: str) -> BuildShare:
-    """Return the share as of `day`. When its own day is another one, nothing is spent yet on `day`."""
+    """Return the share for `day`. When the share was of another day, nothing is spent yet on `day`."""
     return share if share.day == day else replace(share, day=day, spent_today=0)
 
 
 def order(share: BuildShare) -> tuple[bool, int, int]:
-    """Return the key by which the builds of an account are sorted, so that the one to get money first comes first."""
+    """Return the key by which the builds of an account are sorted. The build with the smallest key gets money first."""
     return not share.priority, share.spent_today, share.spent
 
 
 def goes_first(
     mine: BuildShare, others: Sequence[BuildShare], *, left: int, minimum: int, limit: int
 ) -> BuildShare | None:
-    """Return the waiting build that must get money before `mine`, or None when `mine` may have it.
+    """Return the waiting build that must get money before `mine`, or None when `mine` may have the money.
 
-    `left` is what is left of the day's `limit`. The next call of `mine` costs at most `minimum`. All shares must be of
-    today. The last reservation of a day is never fully spent, so `minimum` is no part of a fair share.
+    `left` is the part of the day's `limit` that is left. The next call of `mine` costs at most `minimum`. All shares
+    must be of today. The last reservation of a day is never fully spent, so `minimum` is no part of a fair share.
     """
     fair = max(limit - minimum, 0) // (len(others) + 1)
     for other in waiting(others):
@@ -57,12 +57,14 @@ def goes_first(
 
 
 def waiting(shares: Iterable[BuildShare]) -> Sequence[BuildShare]:
-    """Return the shares of the builds that wait for money, in the order in which they should get it."""
+    """Return the shares of the builds that wait for money. The build that should get money first comes first."""
     return sorted((one for one in shares if one.waits_since is not None), key=order)
 
 
 def needs_of(shares: Iterable[BuildShare]) -> Sequence[Need]:
-    """Return the money that each waiting build needs for its next call, in the order in which they should get it."""
+    """Return what each build that waits for money needs for its next call. The build that should get money first comes
+    first.
+    """
     return [Need(one.needs, one.needs) for one in waiting(shares)]
 
 

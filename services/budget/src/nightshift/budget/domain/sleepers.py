@@ -17,8 +17,8 @@ class Need:
 def share(left: int, need: Need, later: Sequence[Need]) -> Need | None:
     """Return the money to reserve for a sleeping build, or None when `left` is not enough for its next call.
 
-    `later` contains the needs of the builds that come after it. Each of them whose minimum still fits keeps that
-    minimum. The build gets the rest, up to the amount that it asks for.
+    `later` contains the needs of the builds that come after it. Their minimums are kept free, as far as `left` allows.
+    The build gets the money that remains, up to the amount that it asks for.
     """
     if need.minimum > left:
         return None

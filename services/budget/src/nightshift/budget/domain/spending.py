@@ -1,4 +1,4 @@
-"""Computes from a build's events what was spent under a reservation."""
+"""Computes from a build's events what was spent of a reservation."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,7 +21,8 @@ class Spent:
 
 
 def spent_under(lease_id: UUID, events: Iterable[Event]) -> Spent:
-    """Return what was spent by the model calls that were started under this lease. `events` are in version order.
+    """Return what the model calls cost that the reservation with the id `lease_id` pays for. `events` are in version
+    order.
 
     A call without an answer counts with its highest possible cost. Only answers, complete or malformed, report final
     usage; the cost of other calls is an estimate.

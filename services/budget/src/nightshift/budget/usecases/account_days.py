@@ -23,9 +23,9 @@ class AccountDays:
         self.policy = policy
 
     def today(self, account_id: str, snapshot: LedgerSnapshot) -> tuple[Account, Day, Sequence[Append]]:
-        """Return the account as of the snapshot's day, that day, and the appends of events that report this.
+        """Return the account today, the day, and the appends of events about a new day or a new account.
 
-        A new day of the account is reported, and so is a new account, which is opened with the default budget.
+        Today is the day of the snapshot's time. An account that does not exist is opened with the default budget.
         """
         appends: list[Append] = []
         account = snapshot.account
@@ -57,9 +57,10 @@ class AccountDays:
     def grant(
         self, account: Account, need: Need, *, lease_id: UUID, build_id: str, cause: UUID, now: datetime
     ) -> tuple[Account, BudgetGranted, Reservation] | None:
-        """Reserve money for a build. Returns the changed account, the event `budget.granted`, and the reservation.
+        """Reserve money for a build. `lease_id` becomes the id of the reservation.
 
-        Returns None when the account has less left than `need.minimum`.
+        Returns the changed account, the event `budget.granted`, and the reservation. Returns None when the account has
+        less left than `need.minimum`.
         """
         account, amount = reserve(account, need.amount, need.minimum)
         if not amount:
@@ -78,12 +79,14 @@ class AccountDays:
 
 
 def on_account(account_id: str, cause: UUID, *facts: Event) -> Append:
-    """Return an append of the events `facts`, all with this cause, to the account's stream."""
+    """Return an append of the events `facts` to the account's stream. All of them get the cause `cause`."""
     return Append(account_stream(account_id), tuple(NewEvent(fact, cause) for fact in facts))
 
 
 def joined(appends: Sequence[Append]) -> Sequence[Append]:
-    """Return the appends with all events of one stream in one append, because a transaction may name a stream once."""
+    """Return the appends with all events of one stream in one append, because a transaction may name a stream only
+    once.
+    """
     streams: dict[str, list[NewEvent]] = {}
     for append in appends:
         streams.setdefault(append.stream_id, []).extend(append.events)

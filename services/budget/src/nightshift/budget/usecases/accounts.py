@@ -59,7 +59,7 @@ class Accounts:
         await self._set_period(event, asked.account_id, asked.period_budget_microusd, asked.period_days, None)
 
     async def top_up(self, event: RecordedEvent, asked: AccountToppedUp) -> None:
-        """Add money to the account's day, and wake its builds that sleep for money."""
+        """Add money to what the account may spend today, and wake its builds that sleep for money."""
         account_id = asked.account_id
 
         def decide(snapshot: LedgerSnapshot) -> LedgerChange:

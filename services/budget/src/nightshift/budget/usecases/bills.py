@@ -1,4 +1,4 @@
-"""Reads from a build's stream what was spent under its reservations, and settles these reservations in the account."""
+"""Reads from a build's stream what was spent of its reservations, and settles these reservations in the account."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ _PAGE = 50
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """A reservation that is not settled, and what was spent under it."""
+    """A reservation that is not settled, and what was spent of it."""
 
     reservation: Reservation
     spent: Spent
@@ -34,7 +34,7 @@ class Bills:
     version: int | None = None
 
     def without_calls_in_flight(self) -> "Bills":
-        """Leave out the grants that a running model call still uses: the cost of that call is not known yet."""
+        """Leave out the reservations that pay for a running model call, because its cost is not known yet."""
         return replace(self, bills=[bill for bill in self.bills if not bill.spent.in_flight])
 
 
@@ -70,10 +70,10 @@ async def find_event(log: EventLog, stream_id: str, event_id: UUID) -> RecordedE
 async def read_bills(
     log: EventLog, stream_id: str, held: Sequence[Reservation], *, granted_before: int | None = None
 ) -> Bills:
-    """Return the bills for the reservations `held` of one build: what was spent under each of them.
+    """Return the bills for the unsettled reservations `held` of one build: what was spent of each.
 
-    Reservations that the stream shows as settled are left out. If `granted_before` is not None, reservations granted
-    at this stream version or later are left out, too.
+    Reservations that the stream shows as settled are left out. If `granted_before` is not None, reservations granted at
+    this stream version or later are left out, too.
     """
     grants = {one.granted_event: one for one in held}
     if not grants:
@@ -95,7 +95,7 @@ async def read_bills(
 
 
 def settle_bills(account: Account, bills: Bills, *, expired: bool = False) -> Settled:
-    """End the reservations of all bills, and post what was spent under them to the account. Pure.
+    """End the reservations of all bills, and post what was spent of them to the account. Pure.
 
     `expired` says that the reservations ended because their time was over.
     """

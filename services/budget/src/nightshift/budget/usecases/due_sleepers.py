@@ -43,7 +43,7 @@ class DueSleepers:
     async def take(self, now: datetime, limit: int) -> Sequence[PendingItem]:
         """Return up to `limit` sleepers whose moment has come, the earliest first.
 
-        A sleeper that is neither woken nor put back is returned again by the next call.
+        The next call returns a sleeper again when it still sleeps, unless `put_back` has delayed it.
         """
         await self._look(now)
         taken: list[PendingItem] = []
@@ -56,7 +56,7 @@ class DueSleepers:
         return taken
 
     def put_back(self, key: str, moment: datetime) -> None:
-        """Let `take` return the sleeper with this key again, but not before `moment`."""
+        """Let `take` return the sleeper with this key again, but not before `moment`. An unknown key is ignored."""
         if (due := self._known.get(key)) is not None:
             self._schedule(due, moment)
 
@@ -68,9 +68,9 @@ class DueSleepers:
         return item.due_at + timedelta(seconds=self.jitter_s * draw)
 
     async def _look(self, now: datetime) -> None:
-        """Read the first due sleepers from the log, because new ones are usually among them.
+        """Read due sleepers from the log: always the first ones, because new ones are usually among them.
 
-        When there are more than one read returns, continue where the last call stopped.
+        When the log has more of them than one read returns, also read some of those behind the last one that was read.
         """
         first = await self.log.pending(PendingKind.SLEEPER, due_before=now, limit=_PAGE)
         self._note(first, now)

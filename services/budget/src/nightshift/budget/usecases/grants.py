@@ -38,7 +38,7 @@ class Grants:
     async def answer(self, event: RecordedEvent, request: BudgetRequested) -> None:
         """Grant or deny a request for money that has no answer yet. A request of an ended build is denied.
 
-        Settles the build's older reservations in the same transaction, except those under which a model call runs.
+        Settles the build's older reservations in the same transaction, except those that pay for a running model call.
         """
         ended = False
         for _ in range(ATTEMPTS):
@@ -96,9 +96,10 @@ class Grants:
         return await self._ledger.transact(request.account_id, decide, lease_id=request.lease_id)
 
     async def settle_build(self, build_id: str, *, granted_before: int, in_flight: bool = True) -> None:
-        """Settle the reservations of the build that were granted before this stream version, and release unspent money.
+        """Settle the reservations of the build that were granted before the stream version `granted_before`.
 
-        If `in_flight` is False, a reservation under which a model call still runs stays open.
+        Their unspent money is released. If `in_flight` is False, a reservation that pays for a running model call stays
+        open.
         """
 
         async def read() -> Bills:
@@ -120,11 +121,10 @@ class Grants:
         await self._ledger.stop_waiting(build_id)
 
     async def expire(self, item: PendingItem, now: datetime) -> bool:
-        """Settle an expired reservation: post the calls that started under it, and release the rest.
+        """Settle an expired reservation: post the cost of its model calls, and release the money that is left.
 
-        Returns False, and settles nothing, while a model call runs under the reservation: its cost is not known yet.
-        The process that runs the build ends that call. After `_IN_FLIGHT` the call counts with its highest possible
-        cost.
+        Returns False, and settles nothing, while one of its model calls runs: the cost is not known yet. The process
+        that runs the build ends that call. After `_IN_FLIGHT` the call counts with its highest possible cost.
         """
         held = await self._ledger.find(UUID(item.key))
         if held is None:
@@ -140,7 +140,7 @@ class Grants:
     async def _settle(
         self, build_id: str, read: Callable[[], Awaitable[Bills]], *, expired: bool = False
     ) -> bool:
-        """Settle the bills that `read` returns. Returns False when there are none."""
+        """Settle the bills that `read` returns, as `expired` if that is True. Returns False when there are no bills."""
         stream = build_stream(build_id)
         for _ in range(ATTEMPTS):
             bills = await read()

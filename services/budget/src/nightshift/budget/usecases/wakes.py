@@ -107,7 +107,10 @@ class Wakes:
             raise
 
     async def wake_account(self, account_id: str) -> None:
-        """Wake the account's builds that sleep for money, in the order in which they should get it, while it lasts."""
+        """Wake the account's builds that sleep for money, while the account has money.
+
+        The build that should get money first is woken first.
+        """
         for sleepers in (await self._sleepers({account_id})).values():
             await self._wake_in_turn(sleepers, reason="top_up")
 
@@ -194,8 +197,8 @@ class Wakes:
     ) -> Unpaid | None:
         """Reserve the money of the next call and wake the build in one transaction.
 
-        Returns Unpaid when the account cannot pay the call. Returns None when the build was woken, by this call or by
-        another one, or has ended.
+        The sleepers after it keep what they need for their next calls, `later`, as far as money is left. Returns Unpaid
+        when the account cannot pay the call. Returns None when the build is awake now or has ended.
         """
         for _ in range(ATTEMPTS):
             if sleeper.need is None:

@@ -75,7 +75,7 @@ _BEFORE_SENDING = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
 class ClaudeModel:
-    """The port Model over the Messages API. Leaving the context closes the connections."""
+    """The port Model over the Messages API. An async context manager, which closes the connections at the end."""
 
     def __init__(
         self, *, api_key: str | None = None, base_url: str | None = None, silence_s: float = 120.0
@@ -106,7 +106,10 @@ class ClaudeModel:
         await self._client.close()
 
     async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
-        """Send this request body, and read the streamed answer to its end. Raises CallError when there is no answer."""
+        """Send this request body, and read the streamed answer to its end. Raises CallError when there is no answer.
+
+        `meter` is told the token counts as soon as the provider states them.
+        """
         began = time.monotonic()
         assembly = Assembly()
         first: float | None = None
@@ -173,7 +176,7 @@ class ClaudeModel:
 async def _whole(stream: AsyncStream[object], assembly: Assembly) -> AsyncIterator[dict[str, Any]]:
     """Add each event of the stream to `assembly`, and then yield it.
 
-    A stream that breaks after the whole message ends without an error. One that breaks earlier raises its error.
+    An error of the stream is ignored when the whole message has arrived before it. Otherwise it is raised.
     """
     try:
         async for event in stream:

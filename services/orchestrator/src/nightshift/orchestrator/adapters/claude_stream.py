@@ -46,7 +46,7 @@ class Assembly:
         self._output_stated = False
 
     def take(self, event: Any) -> None:
-        """Add one event. Raises Malformed when the event breaks the protocol."""
+        """Add one event of the stream to the message. Raises Malformed when the event breaks the protocol."""
         try:
             self._take(event)
         except (LookupError, TypeError, AttributeError, ContractError, ValidationError) as error:
@@ -68,7 +68,9 @@ class Assembly:
 
     @property
     def complete(self) -> bool:
-        """True when the whole message has arrived. Its last event, which states nothing, may still be missing."""
+        """True when the whole message has arrived. The stream's last event `message_stop` may be missing: it states
+        nothing.
+        """
         return self.stop_reason is not None and not self._open
 
     @property
@@ -85,7 +87,7 @@ class Assembly:
 
     @property
     def invalid_inputs(self) -> dict[int, str]:
-        """The texts of tool inputs that are no JSON object, or only a part of one, by the index of the block."""
+        """Block index of a tool call → the text of its input, when the text is not one complete JSON object."""
         return {index: text for index, text in self._json.items() if _object(text) is None}
 
     def _take(self, event: Any) -> None:
@@ -200,7 +202,7 @@ def _short_text(stated: Mapping[str, Any], name: str) -> str:
 
 
 def _stated(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `usage` without the counts that are null.
+    """Return `usage`, the provider's token counts, without the counts that are null.
 
     Counts inside `cache_creation` that are null are left out, too.
     """
@@ -211,10 +213,10 @@ def _stated(usage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _usage(stated: Mapping[str, Any]) -> Usage:
-    """Return the provider's token counts as Usage.
+    """Return the provider's token counts `stated` as Usage.
 
-    Cache writes that the provider assigns to no lifetime count as writes for five minutes. Raises ValidationError for a
-    value that is not a count.
+    Cache writes for which the provider states no lifetime count as writes for five minutes. Raises ValidationError for
+    a value that is not a count.
     """
     split = stated.get("cache_creation", {})
     usage = Usage(

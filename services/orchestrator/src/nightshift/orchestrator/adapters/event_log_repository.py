@@ -90,9 +90,10 @@ class EventLogBuildRepository:
         return state
 
     async def commit_at_any_version(self, build_id: str, command: Command, now: datetime) -> None:
-        """Append the events of a command that leads to the same events in every state.
+        """Append the events of a command that leads to the same events in every state, such as a report.
 
-        Raises StreamClosed when the build has ended.
+        No version is expected, so another append at the same time is no conflict. Raises StreamClosed when the build
+        has ended.
         """
         events = decide(INITIAL, command, now, self._policy)
         await self._append(
@@ -102,7 +103,8 @@ class EventLogBuildRepository:
     async def has_recorded(self, build_id: str, command: RequestCommand) -> bool:
         """Return whether the log contains the events that this command leads to.
 
-        To compare, decides about the command again, from the state before the events that have the command's cause.
+        Finds the first event that the command's id caused, and decides about the command again from the state before
+        it. Returns False when this gives another event.
         """
         state = INITIAL
         async for event in self._log.read_stream(build_stream(build_id)):
@@ -129,9 +131,10 @@ class EventLogBuildRepository:
     async def decision_about(
         self, build_id: str, call_id: str
     ) -> tuple[ApprovalResolved | None, ToolCallAnswered | None]:
-        """Return the approval or denial of a tool call, and the result of the call. Each is None when it is missing.
+        """Return a tool call's `approval.resolved` and `tool_call.answered` events, each None when the log does not
+        have it.
 
-        A result that the sandbox gateway gave is left out.
+        A call that ran in the sandbox has an event of another type as its result, which is not returned.
         """
         approval, result = None, None
         async for event in self._log.read_stream(build_stream(build_id)):
@@ -168,7 +171,10 @@ def _evolved(state: BuildState, event: RecordedEvent) -> BuildState:
 
 
 def _new_events(causes: Sequence[UUID], events: Sequence[Event]) -> tuple[NewEvent, ...]:
-    """Return the events for the log. Events with the same type and cause get different numbers, so their ids differ."""
+    """Return the decided events, each with its cause, in the form that the log appends.
+
+    Events with the same type and cause get different numbers, so their ids differ.
+    """
     seen: Counter[tuple[UUID, str]] = Counter()
     new: list[NewEvent] = []
     for cause, event in zip(causes, events, strict=True):

@@ -9,10 +9,10 @@ from nightshift.orchestrator.ports import ClosingModel, UsageMeter
 
 
 class LazyModel:
-    """The port Model over a model that is loaded in a thread.
+    """The port Model over a model that is loaded in a thread. Calls wait until the model is loaded.
 
-    Entering the context starts the loading, and leaving the context closes the model. Calls wait until the model is
-    loaded. `failed` is set when `load` raises.
+    An async context manager: entering it starts the loading, and leaving it closes the model. `failed` is an asyncio
+    event that is set when `load` raises.
     """
 
     def __init__(self, load: Callable[[], ClosingModel]) -> None:
@@ -30,7 +30,10 @@ class LazyModel:
             await (await self._loading).close()
 
     async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
-        """Send this request body, and read the streamed answer to its end. Raises CallError when there is no answer."""
+        """Send this request body, and read the streamed answer to its end. Raises CallError when there is no answer.
+
+        `meter` is told the token counts as soon as the provider states them.
+        """
         return await (await self._loaded_model()).answer(body, meter)
 
     async def count(self, body: bytes) -> int:

@@ -52,6 +52,8 @@ class PostgresUnownedBuilds:
         return [row[0] for row in rows]
 
     async def waiting_for_provider(self, *, limit: int) -> Sequence[str]:
-        """Return the ids of builds that wait for the provider and have no live lease, the longest waiting first."""
+        """Return up to `limit` ids of builds that wait for the provider and have no live lease, the longest waiting
+        first.
+        """
         rows = await self._database.fetch("SELECT * FROM nightshift.builds_waiting_for_provider($1)", limit)
         return [row[0] for row in rows]

@@ -22,12 +22,16 @@ FROM nightshift.provider_paces WHERE key_id = $1"""
 
 
 def key_id_of(key: str, base_url: str | None) -> str:
-    """Return twelve hexadecimal digits that identify a key at one provider."""
+    """Return twelve hexadecimal digits that identify the key at the provider with this URL, and do not reveal it."""
     return sha256(f"{base_url or ''}\n{key}".encode()).hexdigest()[:12]
 
 
 class PostgresProviderKey:
-    """The port ProviderKey over PostgreSQL. After a refusal the first probe may start `first_probe_s` seconds later."""
+    """The port ProviderKey over PostgreSQL.
+
+    After the first refusal, the next probe may start `first_probe_s` seconds later. Each further refusal makes this
+    wait longer, up to `longest_probe_s`.
+    """
 
     def __init__(
         self,
@@ -54,7 +58,8 @@ class PostgresProviderKey:
     async def refuse(self, refused: RefusedKey) -> bool:
         """Record that the provider refuses the key.
 
-        Returns True for the first record of an incident, and False for later ones.
+        An incident begins with a refusal and lasts until the provider accepts the key again. Returns True for the first
+        record of an incident, and False for later ones.
         """
         first, longest = timedelta(seconds=self._first_s), timedelta(seconds=self._longest_s)
         return await self._ask(
@@ -72,7 +77,7 @@ class PostgresProviderKey:
         return await self._ask("SELECT nightshift.take_provider_probe($1, $2)", self._row(model), hold)
 
     async def return_probe(self, model: str | None = None) -> None:
-        """End a probe that was taken but not made, so that another caller can take it at once."""
+        """Give back a probe whose call was not made, so that another caller can take the probe at once."""
         await self._ask("SELECT nightshift.return_provider_probe($1)", self._row(model))
 
     async def accepted(self, model: str | None = None) -> bool:

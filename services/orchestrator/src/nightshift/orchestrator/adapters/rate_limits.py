@@ -11,9 +11,9 @@ _LIMITS = ("requests", "tokens", "input-tokens", "output-tokens")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds to wait by the header `retry-after`, or None when it is missing, unreadable or infinite.
+    """Return the seconds to wait that the header `retry-after` states as milliseconds, as seconds or as a date.
 
-    The header may state milliseconds, seconds or a date.
+    Returns None when the header is missing, unreadable or infinite.
     """
     try:
         if given := headers.get("retry-after-ms"):

@@ -39,14 +39,17 @@ _AGENT = "nightshift"
 
 
 def traced(log: EventLog) -> EventLog:
-    """Return a log that also makes the spans of turns, or `log` itself when tracing is off."""
+    """Return an event log that also makes the tracing spans of turns, or `log` itself when tracing is off."""
     exporter = tracing.exporter()
     return log if exporter is None else TurnSpanLog(log, exporter)
 
 
 @dataclass(slots=True)
 class _Turn:
-    """The turn of one build. Times are Unix seconds; `began` is None until the turn's first model call."""
+    """What the span of a build's current turn needs. Times are Unix seconds.
+
+    `began` is None until the turn's first model call.
+    """
 
     number: int = 1
     version: int = 0  # of the newest event that was followed
@@ -148,9 +151,9 @@ class TurnSpanLog:
     def _note(
         self, stream_id: str, version: int, data: Event, at: float, trace: str | None, *, ours: bool
     ) -> None:
-        """Update the turn of a build by one event. If `ours`, this process appended it: export the spans that it ends.
+        """Update the span of a build's turn by one event. An event that was noted before changes nothing.
 
-        An event that was noted before changes nothing.
+        If `ours`, this process appended the event. Only then are the spans that end with the event exported.
         """
         turn = self._turn(stream_id)
         if version <= turn.version:

@@ -96,7 +96,10 @@ def _usable(
 
 
 def _fork(request: BuildRequested) -> None:
-    """Raise BadMessage unless the fields of a fork are given together, and only for a fork."""
+    """Raise BadMessage when `base_build_id` or `at` is given without the other, or `message` without both.
+
+    Also when a build would be a fork of itself. The error names the field.
+    """
     if (request.base_build_id is None) != (request.at is None):
         missing = "at" if request.at is None else "base_build_id"
         raise BadMessage(f"a fork needs `base_build_id` and `at`; `{missing}` is missing", field=missing)
@@ -125,9 +128,10 @@ def _texts(request: BuildRequested) -> Iterator[tuple[str, str]]:
 
 
 def _strings(field: str, value: str | dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield `field` with its text. When the value is an object, check it and yield nothing.
+    """Yield the pair of `field` and `value` when the value is a text, so that the caller checks the text.
 
-    Raises BadMessage for an object that is empty, is too large, or contains a lone surrogate.
+    An object is checked here, and nothing is yielded. Raises BadMessage for an object that is empty, is too large, or
+    contains a lone surrogate.
     """
     if isinstance(value, str):
         yield field, value

@@ -16,7 +16,10 @@ Words = tuple[str | None, ...]
 
 
 def glob(pattern: str, text: str) -> bool:
-    """Return whether the text matches the pattern. `*` stands for any text. ` *` at the end also matches nothing."""
+    """Return whether the text matches the pattern, in which `*` stands for any text.
+
+    A space and `*` at the end may also be missing in the text: `git push *` matches `git push`.
+    """
     if pattern.endswith(" *") and text == pattern[:-2]:
         return True
     first, *middle = pattern.split("*")
@@ -59,12 +62,19 @@ def command_matches(pattern: str, words: Words) -> bool:
 
 
 def is_allowed(pattern: str, words: Words) -> bool:
-    """Return whether the command `words` certainly matches the pattern. A word that is None matches only a `*`."""
+    """Return whether the command `words` certainly matches the pattern.
+
+    A word that is None is not known before the command runs, so only a `*` matches it.
+    """
     return bool(words) and words[0] is not None and glob(pattern, _joined(words))
 
 
 def phrase_in(pattern: str, code: str) -> bool:
-    """Return whether code of another language contains the words of the pattern, one after the other."""
+    """Return whether code, such as a Python script, contains the pattern's words before the first `*`, one after the
+    other.
+
+    Signs between the words of the code are ignored. A pattern without such words always matches.
+    """
     phrase = " ".join(re.findall(r"[\w.-]+", pattern.partition("*")[0]))
     found = " ".join(re.findall(r"[\w.-]+", code))
     return not phrase or f" {phrase}" in f" {found}"

@@ -119,7 +119,10 @@ def _not_run(approval: OpenApproval, command: GiveApproval) -> ToolCallAnswered:
 
 
 def run(call: ToolCallRequested, now: datetime) -> ToolCallRequested:
-    """Return the request with which an approved tool call runs. A customer's tool has its time limit from `now` on."""
+    """Return the request with which an approved tool call runs.
+
+    The deadline of a customer's tool counts from `now`, and not from the request for approval.
+    """
     if call.purpose != "customer":
         return call
     return call.model_copy(update={"deadline": now + timedelta(seconds=call.timeout_s)})

@@ -45,7 +45,9 @@ _TEXTS = frozenset(
 
 
 def kind_of(media_type: str) -> Kind | None:
-    """Return the kind of content block in which the model gets a file of this media type. None: it cannot get one."""
+    """Return the kind of content block in which the model gets a file of this media type, or None when the model cannot
+    get it.
+    """
     name = media_type.partition(";")[0].strip().lower()
     if name in _IMAGES:
         return "image"

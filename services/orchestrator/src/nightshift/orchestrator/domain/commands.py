@@ -129,7 +129,7 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """End the build as ready. `build_version` is its number in the project, or None until the number is drawn."""
+    """End the build as ready. `build_version` is its number in the project, or None until it has a number."""
 
     build_version: int | None = None
 
@@ -183,7 +183,7 @@ class AbandonCall:
 class StopOnFault:
     """End the open call after an error of the orchestrator, and sleep until a person wakes the build.
 
-    `seen` is the usage that the provider stated. With None the call costs its worst case.
+    `seen` is the usage that the provider stated. If it is None, the call costs its worst case.
     """
 
     detail: str
@@ -214,7 +214,7 @@ class ReportProvider:
 class CancelBuild:
     """Cancel the build. `cause` is the id of the request.
 
-    `seen` is the usage of the open model call so far. With None that call costs its worst case.
+    `seen` is the usage of the open model call so far. If it is None, that call costs its worst case.
     """
 
     reason: str
@@ -289,7 +289,7 @@ class RewindBuild:
 
 @dataclass(frozen=True, slots=True)
 class SetLimits:
-    """Set the limits that are not None. `cause` is the id of the request."""
+    """Set limits of the build. A limit that is None stays as it is. `cause` is the id of the request."""
 
     turn_limit: int | None
     tool_call_limit: int | None
@@ -299,7 +299,7 @@ class SetLimits:
 
 @dataclass(frozen=True, slots=True)
 class WaitForProvider:
-    """Begin to wait for the provider, because it refuses the key. `detail` names the key and the reason."""
+    """Begin to wait for the provider, because the provider refuses the key. `detail` names the key and the reason."""
 
     detail: str
 
@@ -318,7 +318,7 @@ class StartWaiting:
 class StopCall:
     """End the model call of a build that was paused.
 
-    `seen` is the usage so far. With None the call costs its worst case.
+    `seen` is the usage so far. If it is None, the call costs its worst case.
     """
 
     seen: Usage | None = None

@@ -73,7 +73,10 @@ def is_guess(state: BuildState, policy: Policy) -> bool:
 
 
 def guess_decides(state: BuildState, policy: Policy) -> bool:
-    """Return whether the next request exceeds the limit perhaps only because a part of its size is estimated."""
+    """Return whether only a count by the provider can tell if the next request exceeds the limit.
+
+    That is so when its size exceeds the limit, and too much of this size is estimated.
+    """
     over = size(state, policy) > limit(state, policy)
     return over and not state.conversation.too_long and is_guess(state, policy)
 
@@ -139,9 +142,10 @@ def dropped_entries(state: BuildState, through: int) -> tuple[Entry, ...]:
 
 
 def condensed(state: BuildState, data: ContextCondensed) -> BuildState:
-    """Fold a boundary: the conversation becomes the opening message with the summary, and then the turns that stay.
+    """Fold the event `context.condensed`: the conversation becomes its first message with the summary, and the newest
+    turns.
 
-    Without a new summary, the earlier one stays.
+    When the event has no summary, the earlier summary stays.
     """
     history = state.conversation
     dropped = dropped_entries(state, data.through_turn)
@@ -168,7 +172,7 @@ def condensed(state: BuildState, data: ContextCondensed) -> BuildState:
 def past_work(past: PastWork, dropped: tuple[Entry, ...]) -> PastWork:
     """Return `past` with what the dropped entries add to it: written files, stored outputs, and answered questions.
 
-    The agent is told these beside each summary.
+    Each summary is followed by these, so that the agent does not lose them.
     """
     files, outputs, answers = (dict.fromkeys(one) for one in (past.files, past.outputs, past.answers))
     for one, following in pairwise((*dropped, None)):
@@ -194,7 +198,10 @@ def past_work(past: PastWork, dropped: tuple[Entry, ...]) -> PastWork:
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """An answer of the model and the results of its tool calls: the entries from `begin` to before `end`."""
+    """An answer of the model and the results of its tool calls.
+
+    These are the entries with the indexes from `begin` up to, but not including, `end`.
+    """
 
     turn: int
     begin: int

@@ -61,7 +61,7 @@ def add_message(conversation: Conversation, message: Text, reason: str) -> Conve
 
 
 def started(state: BuildState, data: ModelCallStarted) -> Conversation:
-    """Move the waiting messages into the conversation, because the model call sends them.
+    """Fold the start of a model call: move the waiting messages into the conversation, because the call sends them.
 
     A line about the remaining limits follows when it says something new.
     """
@@ -88,7 +88,7 @@ def started(state: BuildState, data: ModelCallStarted) -> Conversation:
 
 
 def _is_sent(entry: Entry) -> bool:
-    """Return whether requests to the model contain the entry. They leave out an answer without visible content."""
+    """Return whether requests to the model contain the entry. Returns False for an answer without visible content."""
     if isinstance(entry, AssistantMessage) and not isinstance(entry.content, BlobRef):
         return any(map(is_visible, entry.content))
     return True
@@ -206,7 +206,10 @@ def with_message(conversation: Conversation, text: str) -> Conversation:
 
 
 def _calls_of(entries: Sequence[Entry]) -> int:
-    """Return how many tools the newest entry calls. Some of these calls may not be requested yet."""
+    """Return the number of tool calls in the newest entry: 0 unless it is an answer of the model.
+
+    Some of these calls may not be requested yet.
+    """
     entry = entries[-1] if entries else None
     if not isinstance(entry, AssistantMessage) or isinstance(entry.content, BlobRef):
         return 0

@@ -50,10 +50,10 @@ def over_day_limit(state: BuildState, reserve: int) -> Escalate | None:
 
 
 def raised(state: BuildState, *, turns: int, few: bool) -> int | None:
-    """Return a higher cost limit for a build that stopped at its limit, with room for `turns` more turns.
+    """Return the build's cost limit, raised by the cost of its next call and of `turns` more turns.
 
-    If `few`, the limit rises by no more than that. Otherwise it at least doubles. Returns None when the build has no
-    limit, and the limit unchanged when the build did not stop at it.
+    Unless `few`, the limit also at least doubles. Returns the limit unchanged when the build did not stop at it, and
+    None when the build has no limit.
     """
     limit, spent = state.request.cost_limit_microusd, state.funds.spent
     if limit is None or all(question.kind != "cost_limit" for question in state.questions):

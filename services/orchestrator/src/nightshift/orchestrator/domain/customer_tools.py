@@ -33,7 +33,10 @@ _NO_RESULT = "The tool did not answer within {timeout_s} s, and its call is over
 
 
 def check_tools(offered: tuple[CustomTool, ...]) -> None:
-    """Raise BadMessage, which names the field, for a tool that the Messages API would refuse or whose name is taken."""
+    """Raise BadMessage, which names the field, for a tool that the Messages API would refuse.
+
+    Also for a tool with the name of another tool, or of one of the agent's own tools.
+    """
     seen: set[str] = set(TOOLS)
     total = 0
     for number, tool in enumerate(offered):

@@ -288,7 +288,9 @@ def _sleep(state: BuildState, wake_at: datetime) -> SleepRequested:
 
 
 def _wake(state: BuildState, now: datetime, policy: Policy) -> Events:
-    """Wake the build, and request money unless the budget service has already reserved what the next call needs."""
+    """Return the events that wake the build, and none unless the log has a wake. Without a grant they also request
+    money.
+    """
     if state.wake_reason is None or state.cause is None:
         return ()
     woken = BuildWoken(reason=state.wake_reason)
@@ -302,7 +304,7 @@ def _wake(state: BuildState, now: datetime, policy: Policy) -> Events:
 
 
 def _resumed(state: BuildState, events: Events, command: Command, now: datetime, policy: Policy) -> Events:
-    """Return the events, plus a request for money when they end a wait and no grant covers the next model call."""
+    """Return `events`, plus a request for money when they end a wait and no grant covers the next model call."""
     after = evolve_all(state, events)
     if state.mode is not RunMode.WAITING or after.mode is not RunMode.RUNNING or after.call is not None:
         return events

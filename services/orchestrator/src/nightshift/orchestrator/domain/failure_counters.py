@@ -21,9 +21,10 @@ _ONCE = frozenset({"repetition", "turns", "no_tool_call"})
 
 
 def answered(counters: FailureCounters, stop_reason: str) -> FailureCounters:
-    """Reset the counts of the provider's failures after an answer.
+    """Set the counts of the provider's failures to 0, because the provider has answered.
 
-    An answer that did not end by itself adds one to the count of cut answers. A complete answer resets that count.
+    An answer that stopped early, for example at the token limit, adds one to `cuts`. A complete answer sets `cuts` to
+    0.
     """
     cuts = 0 if stop_reason in WHOLE else counters.cuts + 1
     return replace(counters, failures=0, paid_failures=0, retry_at=None, provider_sleeps=0, cuts=cuts)
@@ -32,8 +33,8 @@ def answered(counters: FailureCounters, stop_reason: str) -> FailureCounters:
 def call_failed(counters: FailureCounters, data: ModelCallFailed) -> FailureCounters:
     """Count a failed call.
 
-    An abandoned call is no failure of the provider, but costs money like one. Two kinds do not count: a call that a
-    person stopped, and a call for which the provider refused the key.
+    An abandoned call counts only as a call that cost money, because the provider did not fail. Two kinds do not count:
+    a call that a person stopped, and a call for which the provider refused the key.
     """
     if data.kind == "cancelled" or data.kind in REFUSED_KEY:
         return replace(counters, retry_at=None)
@@ -60,7 +61,7 @@ def steered(counters: FailureCounters, reason: str) -> FailureCounters:
 def tool_answered(counters: FailureCounters, call: ToolCall, result: ToolCallCompleted) -> FailureCounters:
     """Add a tool call of the agent and its result to the recent calls.
 
-    When the call is progress, an earlier warning about repetition is taken back.
+    When the call is progress, the agent may be warned about repetition once more.
     """
     recent = remember(counters.recent_calls, call, result)
     if recent is counters.recent_calls:
@@ -77,8 +78,9 @@ def slept(counters: FailureCounters, reason: str) -> FailureCounters:
 def backoff(failures: int, cause: UUID, policy: Policy, *, retry_after_s: float | None) -> timedelta:
     """Return the wait before the next model call, after `failures` failures in a row.
 
-    It grows exponentially, and is at least what the provider asked for. The jitter comes from the id of the failed
-    call. So the same decision, made again, gives the same wait.
+    The wait grows exponentially, and is at least `retry_after_s`, the wait that the provider asked for, if that is
+    plausible. The jitter comes from `cause`, the id of the failed call. So the same decision, made again, gives the
+    same wait.
     """
     jitter = (cause.int % 1_000_003) / 1_000_003
     wait = Backoff(policy.first_backoff_s, policy.longest_backoff_s).delay(failures, jitter=jitter)

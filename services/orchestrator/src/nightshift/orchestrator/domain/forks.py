@@ -56,7 +56,8 @@ _GO_ON = "Go on from here."
 
 @dataclass(slots=True)
 class ForkPoint:
-    """Reads the events of a build in order, and finds the end of one turn and the files at that moment.
+    """Reads the events of a build in order, and finds the state at the end of one turn and a snapshot of that moment's
+    files.
 
     A snapshot of another moment has the same files when no tool call between the two moments can have written files.
     """
@@ -157,12 +158,12 @@ def accepted(fresh: BuildAccepted, request: BuildRequested, base: ForkBase) -> B
 
 
 def builder(request: BuildRequested, base: ForkBase) -> str:
-    """Return the model of a fork's agent: the model that the request names, or else that of the base."""
+    """Return the model of a fork's agent: the model that the request names, or else the model of the base build."""
     return request.model or (request.models or {}).get("builder") or base.accepted.model
 
 
 def events(request: BuildRequested, base: ForkBase) -> tuple[Event, ...]:
-    """Return the events that begin a fork: the conversation of its base, and what a person says to it."""
+    """Return the events that begin a fork: the conversation of its base, and the request's message to the agent."""
     other_model = builder(request, base) != base.accepted.model
     forked = BuildForked(
         base_build_id=base.accepted.build_id,
@@ -191,14 +192,14 @@ def forked(state: BuildState, data: BuildForked) -> BuildState:
 
 
 def may_rewind(state: BuildState) -> bool:
-    """Return whether the build is stopped and neither its model nor a tool is working."""
+    """Return whether the build is stopped, and no model call and no tool call of it is running."""
     outside = state.open_outside
     working = any(call.result is None and call.call_id not in outside for call in state.tool_calls)
     return state.mode in (RunMode.WAITING, RunMode.SLEEPING) and state.call is None and not working
 
 
 def rewound(state: BuildState, data: BuildRewound) -> BuildState:
-    """Fold a rewind: return to the conversation of an earlier turn, and give up the sandbox.
+    """Fold a rewind: return to the conversation of an earlier turn, and forget the present sandbox.
 
     The spent money and the count of turns stay.
     """

@@ -30,8 +30,8 @@ def grant_amount(funds: Funds, minimum: int, *, turns: int, grant_turns: int, co
     """Return the amount to request: the worst case of the next call, and the average cost of a turn for each further
     turn.
 
-    So a grant covers `grant_turns` turns and no more, because the account's other builds cannot use what one build
-    holds. A build with a `cost_limit` requests no more than it may still spend, but always the `minimum`.
+    A grant covers at most `grant_turns` turns, because the account's other builds cannot use the money that it
+    reserves. A build with a `cost_limit` requests no more than it may still spend, but always the `minimum`.
     """
     amount = minimum + (grant_turns - 1) * (funds.spent // turns if turns else 0)
     return amount if cost_limit is None else max(min(amount, cost_limit - funds.spent), minimum)
@@ -91,7 +91,7 @@ def taken(funds: Funds, lease_id: UUID, reserve: int) -> Funds:
 
 
 def spent(funds: Funds, call: OpenCall | None, cost: int) -> Funds:
-    """Add the cost of a call that ends, and return the rest of its worst case to its grant.
+    """Add the cost of a call that ends. Give back to its grant what the call did not cost of its reserved worst case.
 
     Without an open call, only the cost is added.
     """

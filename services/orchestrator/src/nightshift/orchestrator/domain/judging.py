@@ -131,7 +131,10 @@ def _refusal(use: dict[str, Any], count: int) -> str:
 
 
 def read_verdicts(use: dict[str, Any], count: int) -> dict[int, CriterionVerdict] | str:
-    """Return the verdicts in a `report_verdicts` call by their index, or a text about what is wrong with the call."""
+    """Return index of the criterion → verdict, from the judge's call `use` of `report_verdicts`.
+
+    `count` is the number of criteria. Returns a text that says what is wrong with the call when it is invalid.
+    """
     if use["name"] != ReportVerdicts.tool:
         return _NOT_RUN
     try:

@@ -22,7 +22,7 @@ def limits_left(state: BuildState, turn: int) -> str:
 
 
 def levels(state: BuildState, turn: int) -> tuple[int, ...]:
-    """Return coarse numbers of the turns, tool calls and money that are left.
+    """Return the turns, tool calls and money that are left as coarse numbers, such as tenths of each limit.
 
     When these numbers change, the agent should be told what is left.
     """
@@ -47,5 +47,8 @@ def _left(state: BuildState, turn: int) -> tuple[int, int, int | None]:
 
 
 def _level(left: int, limit: int) -> int:
-    """Return how many tenths of `limit` are left, from 1 to 10. For each of the last five, return a smaller number."""
+    """Return how many tenths of `limit` are left, rounded up: a number from 1 to 10.
+
+    When at most five turns or calls are left, each number of them gives another result, from 0 down to -5.
+    """
     return left - _LAST if left <= _LAST else -(-_PARTS * left // max(limit, 1))

@@ -49,7 +49,7 @@ class AwaitModel:
 
 @dataclass(frozen=True, slots=True)
 class CountPrompt:
-    """Ask the provider for the tokens of the next request, because otherwise an estimate would decide.
+    """Ask the provider for the number of tokens of the next request, because otherwise an estimate would decide.
 
     Then decide again.
     """
@@ -82,7 +82,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class AwaitProvider:
-    """The build waits for the provider. It continues when the replica that runs it may call the provider."""
+    """The build waits for the provider. The build continues when its replica may call the provider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +248,7 @@ def _limit(kind: EscalationKind, detail: str) -> Escalate:
 
 
 def _give_up(stuck: str) -> Step:
-    """Return the step for an agent that is stuck again after the warning."""
+    """Return the question to a person about an agent that is stuck again after the warning."""
     detail = f"the agent is stuck, again after a warning: {stuck}"
     return Escalate("repetition", detail, _STEERED, ("continue", "end"))
 
@@ -311,9 +311,9 @@ def _earliest(refresh: datetime, deadline: datetime | None) -> datetime:
 
 
 def due(state: BuildState, step: Wait, now: datetime, longest: timedelta) -> datetime:
-    """Return when a waiting run of a build calls `next_step` again if no notification comes.
+    """Return the time at which a waiting run of a build calls `next_step` again although no notification has come.
 
-    That is the time in an AwaitTime, or `longest` after `now` for any other wait. An earlier deadline of the build
+    That is the time in an AwaitTime, and `longest` after `now` for any other wait. An earlier deadline of the build
     replaces it.
     """
     until = now + longest

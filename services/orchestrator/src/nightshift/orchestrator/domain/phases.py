@@ -46,7 +46,7 @@ def move(from_phase: Phase, to_phase: Phase) -> Phase:
 
 
 def mermaid() -> str:
-    """Return the table as a Mermaid state diagram.
+    """Return the table MOVES as a Mermaid state diagram.
 
     One arrow stands for all moves to `failed`, and one for all moves to `cancelled`.
     """

@@ -105,7 +105,7 @@ def _customer_tool(tool: CustomTool) -> dict[str, Any]:
 class _RenderedMessage:
     """One entry of the conversation, with each block as JSON text.
 
-    `last` is the last block itself, because `cache_control` may be added to it.
+    `last` is the last block before it became text, because `cache_control` may be added to it.
     """
 
     role: str
@@ -271,9 +271,9 @@ def _messages(state: BuildState) -> list[dict[str, Any]]:
 
 
 def _mark(state: BuildState) -> dict[str, str]:
-    """Return the `cache_control` of the conversation: one hour for a build that is likely to wait, else five minutes.
+    """Return the `cache_control` with which the provider caches the conversation: for one hour or for five minutes.
 
-    A build that has waited long before is likely to wait again, and so is one with customer's tools.
+    One hour is for a build that is likely to wait: it has customer's tools, or it has waited long before.
     """
     return _LONG_CACHE if state.waited or state.request.tools else _CACHE
 

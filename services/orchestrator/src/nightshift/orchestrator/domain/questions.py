@@ -64,7 +64,9 @@ def asked(state: BuildState, data: QuestionAsked) -> BuildState:
 
 
 def as_result(data: ToolCallAnswered) -> ToolCallCompleted:
-    """Return the answer to a tool call in the form in which the sandbox gateway gives results."""
+    """Return the answer to a tool call as an event `tool_call.completed`, so that it is folded like a result from the
+    sandbox.
+    """
     return ToolCallCompleted(call_id=data.call_id, is_error=data.is_error, output=data.output, duration_ms=0)
 
 
@@ -75,7 +77,8 @@ def answered(state: BuildState, question_id: str) -> BuildState:
 def call_answered(state: BuildState, data: ToolCallAnswered) -> BuildState:
     """Fold the result of a tool call that did not run in a sandbox.
 
-    A call that was refused before it was requested is added, too. It counts towards the limit of tool calls.
+    A call that was refused before it was requested is added to the build's calls, too. Such a call counts towards the
+    limit of tool calls.
     """
     if data.tool is not None and data.tool_use_id is not None:
         state = _refused(state, data, data.tool, data.tool_use_id)
@@ -143,7 +146,7 @@ def resumed(state: BuildState) -> BuildState:
 
 
 def limits_changed(state: BuildState, data: BuildLimitsChanged) -> BuildState:
-    """Fold new limits of the build. The agent is warned again when it comes near them."""
+    """Fold new limits of the build. The agent is warned again when the build comes near the new limits."""
     limits = {
         "turn_limit": data.turn_limit,
         "tool_call_limit": data.tool_call_limit,

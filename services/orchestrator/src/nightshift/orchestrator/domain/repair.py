@@ -59,7 +59,10 @@ def _is_unsigned(block: Block) -> bool:
 
 
 def _call(block: Block, invalid: str | None, ids: set[str], repaired: dict[str, None]) -> Block:
-    """Return a tool call whose input is an object and whose id no other call has. Adds the id to `ids`."""
+    """Return the tool call `block`, repaired where needed: its input is an object, and no other call has its id.
+
+    Adds the id to `ids`, and the name of each repair to `repaired`.
+    """
     given, call_id = block.get("input"), str(block.get("id"))
     if invalid is not None:
         # Anthropic's documentation names this form for sending back an invalid input.

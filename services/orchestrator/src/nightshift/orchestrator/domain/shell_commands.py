@@ -139,7 +139,7 @@ def _read(text: str, found: ShellText, *, depth: int) -> None:
 
 
 def _without_documents(text: str) -> str:
-    """Return the text without the bodies of here-documents that write long files."""
+    """Return a long text without the bodies of quoted here-documents (`<<'END'`), with which an agent writes files."""
     parts, place = [], 0
     for _ in range(_DOCUMENTS):
         found = _DOCUMENT.search(text, place)

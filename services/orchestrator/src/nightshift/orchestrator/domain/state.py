@@ -124,7 +124,7 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class OpenCall:
-    """A model call that has started and has neither an answer nor a failure. Its price depends on `model`."""
+    """A model call that has started and has not ended. Its price depends on `model`."""
 
     turn: int
     attempt: int

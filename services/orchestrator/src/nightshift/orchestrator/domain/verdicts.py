@@ -39,7 +39,7 @@ def due(state: BuildState) -> bool:
 
 
 def unmet(state: BuildState) -> tuple[CriterionVerdict, ...]:
-    """Return the verdicts of the current round of judging that say that a criterion is not met.
+    """Return the verdicts of the current round of judging about criteria that are not met.
 
     Returns none when the request has no criteria, or when a person has accepted the build as it is. Raises Fault when
     the judge has not given its verdicts yet.
@@ -70,7 +70,7 @@ def report(state: BuildState) -> str:
 def shown(state: BuildState) -> tuple[CriterionVerdict, ...] | None:
     """Return the newest verdicts for the proof, or None when the request has no criteria.
 
-    When a person has accepted the build, each verdict that is not met says so.
+    When a person has accepted the build, `accepted` is True in each verdict that says that a criterion is not met.
     """
     if not state.request.criteria:
         return None

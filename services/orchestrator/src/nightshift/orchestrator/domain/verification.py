@@ -62,7 +62,8 @@ _PRICED: Final = frozenset({"price_version", "cost_microusd"})
 class Difference:
     """A place in the stream where today's code decides something else than the log contains.
 
-    `recorded` is the event in the log, and `decided` is that of today's code. One of them is None when it is missing.
+    `recorded` is the event in the log, or None when the log has no event there. `decided` is the event of today's code,
+    or None when it decides none.
     """
 
     version: int
@@ -97,7 +98,7 @@ def verify(
 ) -> Verification:
     """Make every decision in a build's stream again, and return the first difference whose kind is in `kinds`.
 
-    `events` are the whole stream, with the fields fetched that the object store holds. Raises Fault, which names the
+    `events` are the whole stream, with the large fields fetched from the object store. Raises Fault, which names the
     version, for a log that cannot be folded.
     """
     check = _Check(policy or Policy(), kinds)
@@ -300,7 +301,9 @@ def _ids_compared(
 
 
 def _edges(state: BuildState, at: datetime) -> list[datetime]:
-    """Return the times close to the append, at `at`, at which `next_step` can return another step for this state."""
+    """Return the times close to `at`, the time of the append, at which `next_step` can return another step for this
+    state.
+    """
     times: list[datetime | None] = [state.counters.retry_at, state.funds.refused_until, state.waits_until]
     times += [question.deadline for question in state.questions]
     times += [grant.expires_at - timedelta(seconds=5) for grant in state.funds.grants]
@@ -314,7 +317,7 @@ def _edges(state: BuildState, at: datetime) -> list[datetime]:
 def _with_output_limit(state: BuildState, recorded: Sequence[RecordedEvent], policy: Policy) -> Policy | None:
     """Return the policy with the output limit for which the next call's worst case is the recorded amount of money.
 
-    Returns None when the recorded events neither reserve nor request money.
+    Returns None when the recorded events contain no such amount.
     """
     amounts = (
         one.data.reserve_microusd if isinstance(one.data, ModelCallStarted) else one.data.minimum_microusd

@@ -158,7 +158,7 @@ def _more(state: BuildState, *, few: bool) -> BuildLimitsChanged:
 def message(state: BuildState, command: MessageAgent) -> Events:
     """Return the events of a person's message. The message closes open questions and denies open approvals.
 
-    The message ends neither a wait at a limit nor a pause. While calls of customer's tools are open, the build keeps
+    A wait at a limit and a pause go on after the message. While calls of customer's tools are open, the build keeps
     waiting for their results.
     """
     events: Events = (AgentSteered(reason="person", message=command.message),)
@@ -172,7 +172,7 @@ def message(state: BuildState, command: MessageAgent) -> Events:
 
 
 def set_limits(state: BuildState, command: SetLimits) -> Events:
-    """Return the event of the new limits. A build that waits at a limit continues when there is room again."""
+    """Return the event of the new limits. A build that waits at a limit continues when the new limit allows it."""
     changed = BuildLimitsChanged(
         turn_limit=command.turn_limit or state.request.turn_limit,
         tool_call_limit=command.tool_call_limit or state.request.tool_call_limit,
@@ -208,9 +208,9 @@ def paused(state: BuildState, detail: str | None = None) -> BuildWaiting:
 def resume(state: BuildState, reason: ResumeReason) -> Events:
     """Return the events that a build appends when one of the answers for which it waits has come.
 
-    When no answer is open any more, that is `build.resumed` with this `reason`. While one is open, it is
-    `build.waiting` for the rest, unless the build already waits for exactly that. Returns an empty tuple for a build
-    that does not wait, and for a paused one: the function `resume_paused` ends a pause.
+    When no other answer is missing, that is `build.resumed` with this `reason`. Else it is `build.waiting`, or nothing
+    when that event would repeat the one before. Returns nothing for a build that does not wait or is paused:
+    `resume_paused` ends a pause.
     """
     if state.mode is not RunMode.WAITING or state.waits_for == "paused":
         return ()

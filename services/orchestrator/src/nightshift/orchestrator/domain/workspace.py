@@ -172,7 +172,7 @@ def snapshot_event(state: BuildState, data: SnapshotEvent) -> BuildState:
 
 
 def _began_empty(state: BuildState) -> bool:
-    """Return whether the workspace had no file at first: it is neither a fork's nor a clone of a repository."""
+    """Return whether the workspace had no file at first. Returns False for a fork and for a clone of a repository."""
     return (
         state.accepted is not None and state.accepted.source is None and state.accepted.base_build_id is None
     )

@@ -83,10 +83,10 @@ class BuildRequests:
         self._clock = clock
 
     async def accept(self, request: BuildRequested) -> None:
-        """Append `build.accepted`. The build starts when its turn has come. The same request again changes nothing.
+        """Append `build.accepted`. The build then waits in the queue until a replica starts it.
 
-        Raises BadMessage for a request that cannot be built, NotPermitted for a project of another account, and
-        EventIdReused when another request used this build id.
+        The same request again changes nothing. Raises BadMessage for a request that cannot be built, NotPermitted for a
+        project of another account, and EventIdReused when another request used this build id.
         """
         if await self._repository.exists(request.build_id):
             await self._check_same(request)
@@ -249,7 +249,7 @@ class BuildRequests:
         await self._commit(request.build_id, state, command)
 
     async def set_limits(self, event: RecordedEvent, request: BuildLimitsSet) -> None:
-        """Set limits of the build. A build that waits at a limit continues when there is room again.
+        """Set limits of the build. A build that waits at a limit continues when the new limit allows it.
 
         Raises NotFound when the build does not exist.
         """

@@ -151,8 +151,9 @@ class BuildScheduler:
             active.runner.notify(version)
 
     async def cancel(self, build_id: str, command: CancelBuild) -> None:
-        """Let the run of this build end the build, if it runs here, because the run knows what its model call has cost
-        so far.
+        """If this build runs here, let its run end the build with the command. Otherwise do nothing.
+
+        The run knows what its model call has cost so far.
         """
         if (active := self._active.get(build_id)) is not None:
             active.runner.cancel(command)
@@ -168,7 +169,7 @@ class BuildScheduler:
         """Stop all runs and release their leases.
 
         A run with a model call in flight first appends the outcome of the call. Otherwise the next owner would make and
-        pay the call again. When `cut_short` is set, the calls that are still running are given up.
+        pay the call again. When `cut_short` is set, the runs no longer wait for their calls.
         """
         self._closing = True
         held = list(self._active.values())
@@ -236,7 +237,8 @@ class BuildScheduler:
     async def _renew_all(self) -> None:
         """Renew all leases.
 
-        When the database is unavailable, the runs go on, because no other replica can take them either.
+        When the database is unavailable, the builds of this replica run on, because no other replica can take them
+        either.
         """
         held = list(self._active.values())
         leases = [active.lease for active in held]
@@ -300,9 +302,10 @@ class BuildScheduler:
             await self.start(build_id)
 
     async def _waiting_for_provider(self, room: int) -> Sequence[str]:
-        """Return the ids of builds that wait for the provider.
+        """Return the ids of builds that wait for the provider, the longest waiting first.
 
-        They are at most as many as this replica has room for, plus as many as it knows to be blocked.
+        Reads as many as this replica has room for, and one more for each build that it knows to be refused by the
+        provider.
         """
         limit = max(room, 1) + self._provider.blocked
         waiting = await self._unowned.waiting_for_provider(limit=limit)

@@ -1,7 +1,8 @@
-"""Spaces the model calls of one replica while the provider has too many calls.
+"""Spaces the model calls of one replica while the provider has too many calls. All builds that use the key share the
+pace.
 
-All builds that use the key share the pace. The replicas share the pace through the port ProviderKey. Each replica
-adopts what the others have learned. While calls are spaced, it asks the port for the turn of each call.
+The replicas share the pace through the port ProviderKey, and each replica adopts what the others have learned. While
+calls are spaced, a replica asks this port before each call whether the call may start.
 """
 
 from dataclasses import dataclass, field
@@ -24,10 +25,11 @@ class PaceSettings:
 
 @dataclass(slots=True)
 class CallPace:
-    """Decides when the next call may start.
+    """Decides when the next call may start. A refusal doubles the interval between calls, an answer shortens it by a
+    fifth.
 
-    A refusal doubles the interval between calls, an answer shortens it by a fifth. A refused call that started before
-    the interval last changed has no effect. Calls in flight at the same time are refused together, for one reason.
+    A refused call that started before the interval was last doubled does not double it again. Calls in flight at the
+    same time are refused together, for one reason.
     """
 
     settings: PaceSettings = field(default_factory=PaceSettings)
@@ -44,9 +46,11 @@ class CallPace:
         return at
 
     def refused(self, started_at: datetime, now: datetime, *, retry_after_s: float | None) -> None:
-        """Pause all calls for as long as the provider asked, and double the interval between later calls.
+        """Pause all calls for `retry_after_s`, the wait that the provider asked for, and double the interval between
+        later calls.
 
-        The interval is not doubled for a call that started before it was last doubled.
+        When the provider asked for no wait, the pause is `default_pause_s`. A call that started before the interval was
+        last doubled does not double it again.
         """
         pause = self.settings.default_pause_s if retry_after_s is None else max(retry_after_s, 0.0)
         self.pause_until(now + timedelta(seconds=min(pause, self.settings.longest_pause_s)), now)
@@ -63,12 +67,15 @@ class CallPace:
             self.interval_s = 0.0
 
     def adopt(self, interval_s: float, pause_s: float, now: datetime) -> None:
-        """Take over the pace that all replicas with this key share."""
+        """Take over the pace that all replicas with this key share.
+
+        From `now` no call starts for `pause_s` seconds. Then calls start `interval_s` seconds apart.
+        """
         self.interval_s = interval_s
         self.pause_until(now + timedelta(seconds=pause_s), now)
 
     def wait_until(self, at: datetime) -> None:
-        """Start no call of this replica before `at`, because another replica has the turn."""
+        """Start no call of this replica before `at`, because another replica starts a call first."""
         self._next = at
 
     def pause_until(self, until: datetime, now: datetime) -> None:

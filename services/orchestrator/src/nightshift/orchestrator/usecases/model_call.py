@@ -86,8 +86,8 @@ async def count_tokens(model: Model, body: bytes, *, build_id: str) -> int | Non
 def replacements(outcome: Answer | CallFailed, error: Exception) -> Iterator[Command]:
     """Yield the commands to append in place of `outcome`, whose append raised `error`.
 
-    Each one is for the case that the append of the one before raises, too. An answer that fits into no event becomes
-    a failed attempt, which is made again. After any other error the build stops.
+    Append the second command only when the append of the first fails, and so on. An answer that fits into no event
+    becomes a failed attempt, which is made again. After any other error the build stops.
     """
     detail = f"an answer that cannot be taken in: {one_line(error)}"
     if isinstance(outcome, Answer) and isinstance(error, ValidationError):

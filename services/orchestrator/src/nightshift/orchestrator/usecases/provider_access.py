@@ -82,7 +82,10 @@ class ProviderAccess:
                 await self._key.return_probe(model)
 
     def may_call(self, build_id: str, model: str) -> bool:
-        """Return whether the build may call the model: the key is accepted, or this is the build that tries again."""
+        """Return whether the build may call the model.
+
+        It may when the provider accepts the key, or when this build was chosen to try the refused key.
+        """
         refused = self.refused_for(model)
         if refused is None or self._probes.get(refused.model) == build_id:
             self._models.pop(build_id, None)
@@ -91,13 +94,14 @@ class ProviderAccess:
         return False
 
     def is_probe(self, build_id: str) -> bool:
-        """Return whether this build is the one that tries again while the others wait."""
+        """Return whether this build was chosen to try the refused key while the other builds wait."""
         return bool(self.refusals) and build_id in self._probes.values()
 
     def startable(self, waiting: Iterable[str]) -> Sequence[str]:
-        """Return the waiting builds whose next model the provider accepts or this replica does not know.
+        """Return those of the builds `waiting` that may run, because the provider accepts the key for their next model.
 
-        Returns none while the key is refused for all models.
+        Builds whose next model this replica does not know may run, too. Returns none while the key is refused for all
+        models.
         """
         if any(one.model is None for one in self.refusals):
             return ()
@@ -105,9 +109,10 @@ class ProviderAccess:
         return [build_id for build_id in waiting if self._models.get(build_id) not in refused]
 
     def probes_of(self, refused: RefusedKey, waiting: Iterable[str]) -> str | None:
-        """Return the first waiting build whose next model is refused by `refused`, so that the build can try the key.
+        """Return the first of the builds `waiting` that can try the key, because its next call needs a model that
+        `refused` names.
 
-        Returns None when there is no such build.
+        A refusal for all models fits every build. Returns None when no build fits.
         """
         fitting = (one for one in waiting if refused.model in (None, self._models.get(one)))
         return next(fitting, None)
@@ -124,8 +129,8 @@ class ProviderAccess:
     async def turn(self, now: datetime) -> datetime:
         """Return `now` if a call may start now, and the caller must start it. Else return the time to ask again.
 
-        While calls are spaced, the replicas take turns. When the shared pace cannot be read, only the pace of this
-        replica counts.
+        While calls are spaced, only one replica at a time may start a call. When the shared pace cannot be read, only
+        the pace of this replica counts.
         """
         at = self._pace.turn(now)
         if at > now or not self._pace.interval_s:

@@ -183,7 +183,7 @@ class Runner:
             _log.warning("build.stall_not_reported", build_id=self.build_id, error=str(unreported))
 
     async def _abandon_call(self) -> None:
-        """End the open call at its real cost, so that the next owner of the build need not count its worst case."""
+        """End the open call at the cost that it has had so far. Otherwise the next owner counts its worst case."""
         if self._call is None:
             return
         command = AbandonCall(await self._stop_call())
@@ -292,7 +292,7 @@ class Runner:
         return self._counted[1]
 
     async def _start_call(self) -> None:
-        """Call the model. The call's reservation is in the log already."""
+        """Send the request of the open call. The log already has the event of the call's start."""
         call = self._state.call
         if call is None:
             return
@@ -357,7 +357,7 @@ class Runner:
                 await self._report_provider(blocked(self._provider.key_id, refused))
 
     async def _note_begun(self, model: str) -> None:
-        """Let the builds continue that wait for the provider, because it begins to answer a call of this model."""
+        """Let builds that wait for the provider continue, because it begins to answer a call of this model."""
         over = self._provider.ended_by(self.build_id, model, self._called_at)
         reported = [one for one in over if await self._report_provider(recovered(self._provider.key_id, one))]
         await self._provider.note_over(reported)
@@ -378,7 +378,7 @@ class Runner:
         return model_of(self._state.request, side_calls.next_role(self._state, self._policy))
 
     async def _append_outcome(self, outcome: Answer | CallFailed) -> bool:
-        """Append the outcome of a call, or a replacement after an error: an open call would be made and paid again."""
+        """Append the outcome of a call, or a replacement after an error, because an open call would be paid again."""
         command: Command = outcome
         instead: Iterator[Command] | None = None
         while True:

@@ -60,12 +60,14 @@ class ReceivedNotifications:
         self._event = asyncio.Event()
 
     def on_ready(self) -> None:
-        """Note that notifications arrive from now on. Ends a running `wait`: earlier appends were not notified."""
+        """Note that notifications arrive from now on. Also ends a running `wait`, because appends before now were not
+        notified.
+        """
         self.listening = True
         self._event.set()
 
     def on_payload(self, payload: str) -> None:
-        """Note the shard to which a writer appended. `payload` is its number. Other groups' shards are ignored."""
+        """Note that a writer appended to the shard whose number is `payload`. Other groups' shards are ignored."""
         shard = self._shards.get(payload)
         if shard is not None:
             self._notified.add(shard)

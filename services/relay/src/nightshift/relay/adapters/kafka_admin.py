@@ -32,7 +32,7 @@ class KafkaAdmin:
             return frozenset(await self._client.list_topics())
 
     async def describe(self, names: Sequence[str]) -> dict[str, TopicPlan]:
-        """Return the partitions, the replication and the settings of each of these topics that exists, by its name."""
+        """Return topic name → partitions, replication and settings, for each of these topics that exists."""
         there = sorted(set(names) & await self.names())
         if not there:
             return {}
@@ -91,7 +91,9 @@ class KafkaAdmin:
 
 @contextlib.asynccontextmanager
 async def kafka_admin(settings: KafkaSettings) -> AsyncIterator[KafkaAdmin]:
-    """Connect an admin client for the length of the block. Raises Unavailable when the broker does not answer."""
+    """Connect an admin client, and disconnect it when the block ends. Raises Unavailable when the broker does not
+    answer.
+    """
     client = AIOKafkaAdminClient(**connection_arguments(settings), request_timeout_ms=10_000)
     address = settings.kafka_bootstrap
     try:

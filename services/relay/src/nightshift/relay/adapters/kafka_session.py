@@ -71,7 +71,7 @@ class KafkaSession:
             self._reader.unsubscribe()
 
     async def _next(self, left: dict[KafkaTopicPartition, int]) -> list[BrokerRecord]:
-        """Return the next records, at least one while partitions are left.
+        """Return the next records: at least one, unless `left` is empty.
 
         Removes a partition from `left` when the reader has reached the end offset that `left` has for it.
         """

@@ -78,7 +78,10 @@ async def _visible(admin: KafkaAdmin, wanted: Sequence[TopicPlan]) -> tuple[Topi
 async def ensure(
     settings: KafkaSettings, *, create: bool, partitions: int | None, replication: int | None
 ) -> None:
-    """Create missing topics when `create` is True. Otherwise raise Unavailable while a topic is missing."""
+    """Create missing topics when `create` is True, with these numbers of partitions and replicas.
+
+    Otherwise raise Unavailable while a topic is missing.
+    """
     if create:
         await apply(settings, partitions=partitions, replication=replication)
         return

@@ -53,8 +53,8 @@ _Statement: TypeAlias = asyncpg.prepared_stmt.PreparedStatement
 class PostgresLeaderSession:
     """The LeaderSession port on one database connection, which executes one statement at a time.
 
-    `notify` is a prepared statement on another connection that notifies consumers of new records. None: nobody is
-    notified.
+    `notify` is a prepared statement on another connection that notifies consumers of new records. If it is None, nobody
+    is notified.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class PostgresLeaderSessions:
 
     @contextlib.asynccontextmanager
     async def open(self, shards: Sequence[int]) -> AsyncIterator[PostgresLeaderSession]:
-        """Open a session for these shards. It does not lead until `lead` returns True.
+        """Open a session for these shards. The session does not lead until its `lead` returns True.
 
         Raises Unavailable when the database does not answer. Raises ConfigurationError when the connection goes through
         a transaction pooler.

@@ -13,14 +13,17 @@ from nightshift.relay.domain.records import LastPublished
 
 @dataclass(frozen=True, slots=True)
 class OffsetRange:
-    """The offsets that a topic-partition holds: `start` is its first, `end` the one that the next record will get."""
+    """The offsets of the records that a topic-partition has.
+
+    `start` is the first of them. `end` is the offset that the next record will get.
+    """
 
     start: int
     end: int
 
 
 def can_be_read(last: LastPublished, ranges: Mapping[TopicPartition, OffsetRange]) -> bool:
-    """Return whether the broker has a record at the offset of `last`.
+    """Return whether the partition still has a record at the offset of `last`.
 
     Returns False when the offset is not below the partition's end, or when retention has deleted the record.
     """
@@ -33,7 +36,7 @@ def data_loss(
 ) -> str | None:
     """Return why the broker must have lost acknowledged records, or None when it did not.
 
-    `found` is the `ce_id` of the record that the broker has at the acknowledged offset, None when it has none.
+    `found` is the `ce_id` of the record at the offset of `last`. None means that there is no record at this offset.
     """
     partition, offsets = last.partition, ranges.get(last.partition)
     where = f"{partition.topic}[{partition.partition}]"

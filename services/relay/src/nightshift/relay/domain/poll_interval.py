@@ -7,10 +7,10 @@ _WITH_NOTIFICATIONS = (0.01, 0.25)
 
 
 def next_wait(wait: float, *, found: bool, notified: bool) -> float:
-    """Return the seconds to wait after a read. `wait` is the wait before that read.
+    """Return the seconds to wait after a read of the log. `wait` is the wait before that read.
 
-    A read that `found` events is followed by the shortest wait; otherwise the wait doubles. `notified` says whether
-    notifications arrive.
+    After a read that `found` events, the wait is the shortest; otherwise it doubles up to a limit. If `notified`,
+    notifications tell of new events, so the waits are longer.
     """
     shortest, longest = _WITH_NOTIFICATIONS if notified else _WITHOUT_NOTIFICATIONS
     return shortest if found else min(max(wait, shortest) * 2, longest)

@@ -33,9 +33,9 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class LastPublished:
-    """The first record of the batch that a topic-partition acknowledged last.
+    """The first record of the last batch that the broker acknowledged for a topic-partition.
 
-    A broker keeps or loses only whole batches.
+    A broker keeps or loses only whole batches, so looking for this record shows whether the batch is still there.
     """
 
     partition: TopicPartition
@@ -46,10 +46,11 @@ class LastPublished:
 
 
 class AcknowledgedOffsets(dict[TopicPartition, tuple[int, int]]):
-    """Topic-partition → the offsets of the last acknowledged batch and of its last record."""
+    """Topic-partition → two offsets: where its last acknowledged batch begins, and that of its last record."""
 
     def take(self, partition: TopicPartition, first: int, batch: int, last: int) -> bool:
-        """Note the offsets of one send: of its first record, its last batch and its last record.
+        """Note one acknowledged send: the offsets of its first record, of the first record of its last batch, and of
+        its last record.
 
         Returns False when the broker gave out an offset a second time, which proves that it lost records.
         """
@@ -71,9 +72,9 @@ def group_by_partition(records: Iterable[Record]) -> Batch | None:
 
 
 def shards_of(group: int, groups: int, shards: int) -> range:
-    """Return the shards of a group. Every shard belongs to exactly one group.
+    """Return the numbers of the shards that belong to group number `group`, out of `groups` groups and `shards` shards.
 
-    Raises ValueError for an unknown group.
+    Every shard belongs to exactly one group. Raises ValueError for an unknown group.
     """
     if not 0 <= group < groups <= shards:
         raise ValueError(f"group {group} of {groups}: there are {shards} shards")

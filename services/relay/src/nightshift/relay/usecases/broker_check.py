@@ -110,7 +110,10 @@ class BrokerCheck:
     async def _publish_again(
         self, session: LeaderSession, broker: Broker, cursors: Cursors, acknowledged: AcknowledgedOffsets
     ) -> None:
-        """Publish the events of unfinished streams again, for the shards in `cursors.behind`, up to their positions."""
+        """Publish again, after a data loss, the events that `LogReader.read_unfinished` returns.
+
+        Only the shards in `cursors.behind` are published, each up to its position in `cursors`.
+        """
         _log.warning("republish.started", group=self._group, shards=len(cursors.behind))
         after, count = ("", 0), 0
         while True:
@@ -133,6 +136,8 @@ class BrokerCheck:
 async def note_loss(session: LeaderSession, reason: str, *, seen: int, group: str) -> None:
     """Record that the broker lost data: in this process's log and metrics, and in the database, where all leaders see
     it.
+
+    Nothing is recorded in the database when it has a loss with a higher number than `seen`.
     """
     _log.error("broker.data_lost", group=group, reason=reason)
     metrics.LOSSES.labels(group).inc()
@@ -142,9 +147,9 @@ async def note_loss(session: LeaderSession, reason: str, *, seen: int, group: st
 def note_acks(
     acks: Sequence[Ack], acknowledged: AcknowledgedOffsets
 ) -> tuple[list[LastPublished], str | None]:
-    """Return the records to store as last published, and why the broker must have lost data, or None.
+    """Return the records to store as last published, and a text that says why the broker must have lost data.
 
-    The broker has lost data when it gave out an offset a second time.
+    The text is None when the broker lost none. The broker has lost data when it gave out an offset a second time.
     """
     published, lost = [], None
     for ack in acks:
@@ -160,10 +165,10 @@ def note_acks(
 def _to_read(
     last: Mapping[TopicPartition, LastPublished], held: Mapping[TopicPartition, OffsetRange]
 ) -> dict[TopicPartition, tuple[int, int]]:
-    """Return the offsets to read in each partition.
+    """Return for each partition the range of offsets to compare with the log. The second offset is excluded.
 
-    These are the offsets from the last acknowledged record on. When retention deleted that record, the whole partition
-    is read. When nothing is known about a partition, only its last record is read.
+    The range begins at the last acknowledged batch. When retention has deleted that batch, the range is the whole
+    partition. When nothing was acknowledged yet, it is only the last record.
     """
     ranges = {}
     for partition, offsets in held.items():

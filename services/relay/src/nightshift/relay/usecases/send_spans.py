@@ -14,7 +14,8 @@ from nightshift.servicekit.tracing import OpenSpan
 def send_spans(records: Mapping[TopicPartition, Iterable[Record]]) -> Iterator[None]:
     """Run the block, which sends these records, within a span for each record. Does nothing when tracing is off.
 
-    The header `traceparent` of a record becomes that of its span. Its header `ce_traceparent` stays that of the event.
+    The header `traceparent` of a record is set to the trace of its span. Its header `ce_traceparent` keeps the trace of
+    the event.
     """
     exporter = tracing.exporter()
     if exporter is None:

@@ -110,7 +110,7 @@ class ShardGroup:
                     gauge.labels(self.name).set(0)
 
     async def _stand_by(self, session: LeaderSession) -> bool:
-        """Wait until this session leads and return True. Returns False when the group stops before."""
+        """Wait until this session leads, and return True. Returns False when the group is stopped before that."""
         while not self._signals.stopping:
             if await session.lead():
                 return True
@@ -128,10 +128,10 @@ class ShardGroup:
         _log.info("leadership.released", group=self.name)
 
     async def _publish(self, session: LeaderSession, notifications: AppendNotifications) -> None:
-        """Publish while this process leads.
+        """Publish while this process leads. Opens a broker session, checks the broker, and opens another session after
+        each failure.
 
-        Opens a broker session, checks the broker, and opens another after each failure. Each session starts from the
-        stored cursors, which keeps the events of a build in order after any failure.
+        Each session starts from the stored cursors, which keeps the events of a build in order after any failure.
         """
         retry = RetryDelay(_BACKOFF, random.random)
         while not self._signals.stopping:
