@@ -75,7 +75,7 @@ def model_wait(fact: ModelCallFailed, build_id: str, at: datetime) -> Wait:
 
 
 def key_wait(fact: BuildWaiting, at: datetime) -> Wait:
-    """Returns the wait of a build whose key the provider refuses. All builds with that key wait alike."""
+    """Returns why a build waits whose key the provider refuses, since when, and what to do, as a record for display."""
     why = "" if fact.detail is None else f": {short(text_of(fact.detail), 200)}"
     return Wait(
         f"the model provider refuses the key{why}",

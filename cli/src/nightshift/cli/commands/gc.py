@@ -31,10 +31,11 @@ async def gc(
     home: Home = DEFAULT_HOME,
     json: Json = False,
 ) -> None:
-    """Delete what no snapshot needs. One run marks it, and a run a day later deletes it.
+    """Delete old snapshots, and contents that no snapshot needs. One run marks them, and a run a day later deletes.
 
-    A running build keeps everything, and snapshots from which forks start are kept. A finished build keeps its last
-    snapshot and its newest ones. Run it once a day. It may run during builds, and several times at once.
+    A running build keeps everything, and snapshots from which forks start are kept. A finished build keeps its
+    newest --keep-last snapshots, and always the last one. Run it once a day. It may run during builds, and several
+    times at once.
 
     For example:
 

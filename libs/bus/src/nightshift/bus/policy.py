@@ -85,7 +85,8 @@ class RetryPolicy:
 class ConsumerPolicy:
     """How the consumers of a process take, commit and finish messages. Times are in seconds.
 
-    - `take_grace_s`: how long a poll waits for its batch. Then it pauses the partitions that are still busy.
+    - `take_grace_s`: how long a poll waits until the messages it received are handled. Then it pauses the partitions
+      whose messages are not.
     - `commit_every_s`: the shortest time between two commits. After a crash, the messages of about this time are read
       again.
     - `drain_s`: how long a message being processed may take after its partition is revoked or the service stops.

@@ -269,9 +269,9 @@ class Upload:
     _sending: set[asyncio.Task[int]] = field(default_factory=set)
 
     async def add(self, block: ExportedBlock) -> tuple[list[ReadFile], dict[str, str]]:
-        """Store the new contents in this block.
+        """Store the contents in this block of an export that the object store does not have yet.
 
-        Returns the files that end in this block, and the paths that cannot be read with the reasons.
+        Returns the files that end in this block, and the paths of unreadable files, each with its reason.
         """
         files, problems, full = await off_loop(self.packer.add, block)
         for file in files:

@@ -82,9 +82,10 @@ def shown(state: BuildState) -> tuple[CriterionVerdict, ...] | None:
 
 
 def following(state: BuildState, policy: Policy) -> Events:
-    """Return the events after the judge's newest answer: its verdicts, or the tool calls that the answer makes.
+    """Return the events to append after an answer of the judge: its verdicts, or the tool calls that the answer makes.
 
-    Returns none when the judge may read no more and must report its verdicts with its next answer.
+    Returns an empty tuple when the answer asks for more reads than the policy allows. The next answer must hold the
+    verdicts then.
     """
     judging = state.judging or Judging()
     last = judging.conversation.entries[-1]

@@ -98,7 +98,7 @@ def evolve(state: Workspace, event: RecordedEvent) -> Workspace:
 def _pass_over(state: Workspace) -> Workspace:
     """Move the last wanted checkpoint to `passed_over`, because a newer checkpoint or the end of the build follows.
 
-    A checkpoint in `passed_over` gets a snapshot if the sandbox still has a copy of its files, or if no file can have
+    A checkpoint in `passed_over` still gets a snapshot if the sandbox has a copy of its files, or if no file can have
     changed since.
     """
     last = state.wanted.get("checkpoint")
