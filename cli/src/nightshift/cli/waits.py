@@ -49,8 +49,9 @@ class Owed:
     since: datetime
 
     def late(self, now: datetime) -> Wait | None:
-        """Returns the wait of a build for this step, or None during the first PROMPT_S seconds, when nobody needs to
-        know yet.
+        """Returns what to show about a build that waits for this service: for what, since when, and what to do.
+
+        Returns None during the first PROMPT_S seconds of the wait, when nobody needs to know yet.
         """
         seconds = (now - self.since).total_seconds()
         if seconds < PROMPT_S:

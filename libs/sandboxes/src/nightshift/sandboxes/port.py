@@ -101,7 +101,7 @@ class ExportedPart:
 
 @dataclass(frozen=True, slots=True)
 class ExportedBlock:
-    """Parts of files, and their contents one after the other. A block has about PIECE bytes."""
+    """Parts of files in `parts`, and in `data` the bytes of all parts in the same order, about PIECE bytes in all."""
 
     parts: Sequence[ExportedPart]
     data: bytes

@@ -46,8 +46,9 @@ class Usage(BaseModel):
 class ModelCallStarted(BuildFact, type="model_call.started"):
     """A model call begins. Appended before the request is sent. The grant `lease_id` covers its highest possible cost.
 
-    `role` is the role of the call, absent for the builder. A call of another role has the `turn` of the builder's last
-    call, and `attempt` counts such calls since then.
+    `role` is the role of the call, absent for the builder. `attempt` counts the builder's calls in this `turn`: it is 2
+    when the first call failed. A call of another role has the `turn` of the builder's last call, and its `attempt`
+    counts the calls of all other roles since then.
 
     `counted_tokens` is how many tokens the builder's next request has, as counted by the provider. It is present only
     when the orchestrator asked the provider, because its own estimate was too inexact.

@@ -50,7 +50,7 @@ class RestartReport:
 
     @property
     def keeps_restarting(self) -> bool:
-        """Whether the process has exited so often in these ten minutes that another restart will not help."""
+        """Whether the process has exited so often in the last ten minutes that another restart will not help."""
         return len(self.exits) >= KEEPS_RESTARTING
 
     def summary(self) -> str:

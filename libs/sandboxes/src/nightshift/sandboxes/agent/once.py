@@ -145,8 +145,9 @@ def once(home: str, answer_path: str, body_path: str, parts: str) -> None:
 
 
 class _Spill:
-    """Collects an answer in memory, and in a file from INLINE bytes on. When the disk is full, moves it back to
-    memory.
+    """Collects the answer to one request: in memory while it is short, and all of it in a file above INLINE bytes.
+
+    When the disk is full, the file's content is read back, and the answer stays in memory.
     """
 
     def __init__(self, path: str) -> None:

@@ -236,7 +236,8 @@ def _bind(source: Path, target: str) -> str:
 def _disk(disk: LoopDevice, target: str, ids: Ids) -> str:
     """Return a line of fstab(5) that mounts the home's disk at `target`.
 
-    Only the agent program's group may use the reserved blocks.
+    ext4 reserves some blocks for the group of the agent program. So the program can still save files when the commands
+    of the build have filled the disk.
     """
     return f"{disk.path} {target} ext4 {MOUNT_OPTIONS},resgid={ids.agent},X-mount.mkdir 0 0"
 

@@ -118,7 +118,10 @@ def _process(directory: SandboxDirectory) -> HostProcess | None:
 
 
 def visited_at(directory: SandboxDirectory) -> datetime | None:
-    """Return when a preview was last visited, or when the first one was opened. None if the sandbox has no preview."""
+    """Return when any preview of the sandbox was last visited. Without a visit: when the first preview was opened.
+
+    Returns None if the sandbox has no preview.
+    """
     try:
         return datetime.fromtimestamp((directory.path / "previews.json").stat().st_mtime, UTC)
     except OSError:

@@ -49,6 +49,6 @@ def _left(state: BuildState, turn: int) -> tuple[int, int, int | None]:
 def _level(left: int, limit: int) -> int:
     """Return how many tenths of `limit` are left, rounded up: a number from 1 to 10.
 
-    When at most five turns or calls are left, each number of them gives another result, from 0 down to -5.
+    With five left or fewer it counts each one: 0 for five left, -5 for none. The agent is told when the level changes.
     """
     return left - _LAST if left <= _LAST else -(-_PARTS * left // max(limit, 1))

@@ -180,7 +180,10 @@ def _steered(state: BuildState, events: Sequence[RecordedEvent]) -> Command | No
 
 
 def _answered(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
-    """Return a person's answer, or the command that ended the build and so closed its open questions."""
+    """Return the command that these recorded events came from, when the first one closes a question or a wait.
+
+    It is the answer of a person, or the command that ended the build and so closed what was open.
+    """
     fact, cause = events[0].data, events[0].causation_id
     if isinstance(fact, ToolCallAnswered):
         if fact.by == "cancelled":

@@ -193,7 +193,7 @@ def set_limits(state: BuildState, command: SetLimits) -> Events:
 def pause(state: BuildState, reason: str | None) -> Events:
     """Return the events that pause the build. Returns none when it is paused already.
 
-    A sleeping build is woken first, so that new money does not wake it during the pause.
+    New money wakes each build that sleeps. So a sleeping build is woken first, and then paused.
     """
     if state.waits_for == "paused":
         return ()

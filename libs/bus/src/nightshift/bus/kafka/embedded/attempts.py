@@ -15,9 +15,10 @@ from nightshift.eventlog.errors import Unavailable
 
 
 class GroupAttempts:
-    """Stores the attempts of a group as committed offsets of the group `<group>.attempts`.
+    """Stores, for each partition of a group, how often the handling of its current message was tried.
 
-    The committed number contains the message's offset in its upper bits, and `starts` and `deaths` in four bits each.
+    The number is committed as an offset of the group `<group>.attempts`. Its upper bits are the message's offset. Four
+    bits count how often the handling started, and four how often the process died during it.
     """
 
     def __init__(self, group: str) -> None:
