@@ -85,7 +85,7 @@ class BudgetSettled(_BudgetFact, type="budget.settled"):
 class WakeRequested(_BudgetFact, type="wake.requested"):
     """Wakes a sleeping build: its account has money again, its provider may answer again, or a person asked for it.
 
-    Also ends the wait of a build whose next call was too expensive for a whole day of its account, once a day has enough.
+    Also ends the wait of a build whose next call was too expensive for a whole day, once a day has enough money.
     """
 
     reason: Literal["refresh", "top_up", "person", "provider"]
