@@ -10,6 +10,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -176,8 +177,9 @@ async def _hung_budget(lab: Lab, alert: str) -> None:
     await lab.fires(alert)
 
 
-async def _endless_command(lab: Lab, alert: str) -> None:
-    lab.model.mood = "sleep 600"
+async def _build_with(mood: str, lab: Lab, alert: str) -> None:
+    """A build whose model is in this mood."""
+    lab.model.mood = mood
     await lab.build()
     await lab.fires(alert)
 
@@ -187,18 +189,6 @@ async def _hung_object_store(lab: Lab, alert: str) -> None:
     with lab.paused("s3"):
         await lab.build()
         await lab.fires(alert)
-
-
-async def _refused_key(lab: Lab, alert: str) -> None:
-    lab.model.mood = "refuse"
-    await lab.build()
-    await lab.fires(alert)
-
-
-async def _overloaded_model(lab: Lab, alert: str) -> None:
-    lab.model.mood = "overload"
-    await lab.build()
-    await lab.fires(alert)
 
 
 async def _stalled_process(lab: Lab, alert: str) -> None:
@@ -212,15 +202,15 @@ async def _stalled_process(lab: Lab, alert: str) -> None:
 #: The fault of each rule. The key's refusal makes all builds wait, so it comes last.
 FAULTS: dict[str, Callable[[Lab, str], Awaitable[None]]] = {
     "NightshiftDeadLetters": _broken_request,
-    "NightshiftModelCallsFailing": _overloaded_model,
-    "NightshiftWorkStuck": _endless_command,
+    "NightshiftModelCallsFailing": partial(_build_with, "overload"),
+    "NightshiftWorkStuck": partial(_build_with, "sleep 600"),
     "NightshiftSnapshotsFailing": _hung_object_store,
     "NightshiftWakesLate": _hung_budget,
     "NightshiftLoopStalls": _stalled_process,
     "NightshiftNoRelayLeader": _hung_relay,
     "NightshiftServiceMissing": _hung_relay,
     "NightshiftRelayBehind": _hung_broker,
-    "NightshiftProviderKeyRefused": _refused_key,
+    "NightshiftProviderKeyRefused": partial(_build_with, "refuse"),
 }
 
 

@@ -1,24 +1,5 @@
-"""A local sandbox driver of this test's own; everything it started is ended afterwards."""
+"""A gateway and its sandboxes on a local driver of the test's own."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
+from tests.support.local_world import driver, world
 
-import pytest
-from tests.support.gateway_world import World
-
-from nightshift.sandboxes.local.driver import LocalDriver, close_all
-from nightshift.sandboxes.local.settings import LocalSettings
-
-
-@pytest.fixture
-async def driver(tmp_path: Path) -> AsyncIterator[LocalDriver]:
-    yield LocalDriver(LocalSettings(tmp_path / "sandboxes"))
-    await asyncio.to_thread(close_all, tmp_path / "sandboxes")
-
-
-@pytest.fixture
-async def world(driver: LocalDriver) -> World:
-    one = World(driver)
-    await one.accept()
-    return one
+__all__ = ["driver", "world"]

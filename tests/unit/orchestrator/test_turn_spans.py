@@ -3,7 +3,6 @@
 from uuid import UUID, uuid4
 
 import pytest
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from nightshift.contracts.events.build import (
     BuildCancelled,
@@ -17,24 +16,9 @@ from nightshift.contracts.events.build import (
 from nightshift.eventlog.memory import MemoryEventLog, MemoryTables
 from nightshift.eventlog.port import NewEvent
 from nightshift.orchestrator.adapters.turn_spans import traced
-from nightshift.servicekit import otlp, tracing
+from nightshift.servicekit import tracing
 
 STREAM = "build-b1"
-
-
-@pytest.fixture
-def exported():
-    memory = InMemorySpanExporter()
-    exporter = otlp.make("orchestrator", "r1", memory)
-    tracing.install(exporter)
-
-    def spans():
-        exporter._provider.force_flush()
-        return memory.get_finished_spans()
-
-    yield spans
-    tracing.install(None)
-    exporter.close()
 
 
 def started(turn: int, attempt: int = 1) -> ModelCallStarted:

@@ -4,8 +4,11 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
+from tests.support.exported_spans import exported
 
 from nightshift.eventlog.port import RecordedEvent
+
+__all__ = ["exported"]
 
 
 @pytest.fixture

@@ -23,22 +23,6 @@ PARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 UNSAMPLED = PARENT[:-1] + "0"
 
 
-@pytest.fixture
-def exported(monkeypatch):
-    """Install an exporter. Returns a function that returns the finished spans."""
-    memory = InMemorySpanExporter()
-    exporter = otlp.make("tested", "r1", memory)
-    tracing.install(exporter)
-
-    def spans():
-        exporter._provider.force_flush()
-        return memory.get_finished_spans()
-
-    yield spans
-    tracing.install(None)
-    exporter.close()
-
-
 def test_without_otel_variables_nothing_is_installed_or_imported():
     assert otlp.from_environment("s", "r", {}) is None
     assert otlp.from_environment("s", "r", {"OTEL_TRACES_EXPORTER": "none"}) is None

@@ -240,7 +240,7 @@ class Runner:
                 return await work()
             except Transient as error:
                 tries += 1
-                _log.warning("build.append_failed", build_id=self.build_id, tries=tries, error=str(error))
+                _log.warning("build.log_unavailable", build_id=self.build_id, tries=tries, error=str(error))
                 if tries == _REPORTED_TRY:
                     await self.report(error)
                 await asyncio.sleep(_RETRY_S)
