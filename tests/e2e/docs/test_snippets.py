@@ -83,7 +83,8 @@ def checkout(stack_folder: Path) -> Iterator[Checkout]:
     finally:
         if checkout.stack is not None:
             checkout.stack.terminate()
-            assert checkout.stack.wait(timeout=60) == 0
+            checkout.stack.communicate(timeout=60)  # closes its pipe, too
+            assert checkout.stack.returncode == 0
 
 
 def _play(checkout: Checkout, snippet: Snippet) -> None:
