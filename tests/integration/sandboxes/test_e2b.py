@@ -7,7 +7,7 @@ from tests.support.e2b_server import E2BServer
 from nightshift.eventlog.errors import ConfigurationError
 from nightshift.sandboxes.adapters.e2b import E2BDriver
 from nightshift.sandboxes.errors import SandboxGone, SandboxUnavailable
-from nightshift.sandboxes.port import CallSpec
+from nightshift.sandboxes.port import CallSpec, NetworkRules
 from nightshift.sandboxes.settings import SandboxSettings, make_driver
 
 
@@ -23,6 +23,27 @@ async def test_a_create_whose_answer_was_lost_makes_one_sandbox(
     sandbox = await driver.create("b1", generation=0)
     assert e2b_server.creates == 1
     assert await sandbox.alive()
+
+
+@pytest.mark.parametrize(
+    ("rules", "network"),
+    [
+        (None, {"allow_internet_access": False}),
+        (
+            NetworkRules(frozenset({"b.example", "a.example"})),
+            {
+                "allow_internet_access": True,
+                "allowOut": ["a.example", "b.example"],
+                "denyOut": ["0.0.0.0/0"],
+            },
+        ),
+    ],
+)
+async def test_a_sandbox_reaches_only_the_hosts_of_its_rules(
+    e2b_server: E2BServer, driver: E2BDriver, rules: NetworkRules | None, network: dict[str, object]
+) -> None:
+    sandbox = await driver.create("b1", generation=0, network=rules)
+    assert e2b_server.boxes[sandbox.id].network == network
 
 
 async def test_a_provider_that_is_down_is_transient(e2b_server: E2BServer, driver: E2BDriver) -> None:

@@ -107,6 +107,15 @@ async def test_a_paused_pool_begins_nothing_until_it_is_resumed():
         assert not pool.full
 
 
+async def test_leaving_waits_as_long_as_nothing_cuts_it_short():
+    slow, cut_short = Bench(), asyncio.Event()
+    async with WorkerPool("t", limit=1, drain_s=0, cut_short=cut_short) as pool:
+        pool.offer("slow", slow.work("slow"))
+        await eventually(lambda: slow.now == ["slow"])
+        asyncio.get_running_loop().call_later(0.05, slow.go.set)
+    assert slow.done == ["slow"]
+
+
 async def test_leaving_cancels_at_once_when_it_is_cut_short():
     slow, cut_short = Bench(), asyncio.Event()
     cut_short.set()

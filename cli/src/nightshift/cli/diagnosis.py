@@ -6,7 +6,8 @@ Each check ends within 15 s. It returns a finding, with advice how to fix a prob
 import asyncio
 import os
 import platform
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,17 +84,21 @@ async def check_sandbox(home: Path) -> Finding:
     settings = SandboxSettings.load(s3_bucket="unused", home=home.absolute())
     driver = await make_driver(settings)
     if driver.name == "e2b":
-        return Finding("pass", "E2B (E2B_API_KEY is set; nothing was started)")
+        states: Counter[str] = Counter(one.state for one in await driver.list())
+        return Finding("pass", f"E2B accepts the key ({_counted(states)}; nothing was started)")
     shared = "bubblewrap shares this machine's kernel: run only builds of people you trust with it"
     local = settings.local()
     found, counts = isolation(Cgroups.find(), local.limits), count_sandboxes(local.state_dir)
-    open_now = ", ".join(f"{number} {state}" for state, number in sorted(counts.items())) or "none open"
-    said = f"local sandboxes work ({open_now}); {'; '.join(found.holds)}; {shared}"
+    said = f"local sandboxes work ({_counted(counts)}); {'; '.join(found.holds)}; {shared}"
     if found.missing:
         return Finding(
             "warn", f"{said}. Missing: {'; '.join(found.missing)}", "run the gateway as root, with cgroups"
         )
     return Finding("pass", said)
+
+
+def _counted(states: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {state}" for state, number in sorted(states.items())) or "none open"
 
 
 async def check_postgres(home: Path) -> Finding:

@@ -35,8 +35,8 @@ class WorkerPool:
     `share_of` returns the group to which a key belongs, such as its account. If it returns None, the key is a group of
     its own. A group gets at most three quarters of the slots, and a free slot goes to the group that has the fewest.
 
-    When the context ends, running work may go on for `drain_s` seconds, or until `cut_short` is set. Then it is
-    cancelled.
+    When the context ends, running work may go on until `cut_short` is set, or for `drain_s` seconds without a
+    `cut_short`. Then it is cancelled.
     """
 
     def __init__(
@@ -52,7 +52,8 @@ class WorkerPool:
         self._share_of = share_of
         self._most_of_share = max(1, limit - max(1, limit // 4))
         self._limit = limit
-        self._drain_s = drain_s
+        # A service sets `cut_short` in time before its own limit, so that there is one setting for both.
+        self._drain_s = drain_s if cut_short is None else None
         self._cut_short = cut_short or asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._waiting: OrderedDict[str, Work] = OrderedDict()
