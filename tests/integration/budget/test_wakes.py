@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from unittest.mock import AsyncMock
 from uuid import uuid4
 
 import pytest
@@ -12,7 +13,7 @@ from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted, Wake
 from nightshift.contracts.events.build import BuildCancelled, BuildWaiting, BuildWoken, EscalationRaised
 from nightshift.contracts.events.requests import BuildWakeAsked
 from nightshift.contracts.model import PendingKind
-from nightshift.eventlog.errors import Refused
+from nightshift.eventlog.errors import Refused, Unavailable
 
 BUILDS = [f"b{n}" for n in range(6)]
 
@@ -193,3 +194,30 @@ async def test_a_restarted_service_wakes_what_a_raised_budget_can_pay(rig: Budge
     rig.restart()
     await rig.look()
     assert await woken(rig) == ["b0"]
+
+
+async def test_a_wait_noted_by_a_replica_that_is_gone_is_found(rig: BudgetRig) -> None:
+    """The note of another replica is gone with it: after a change of the group all waiting builds are read."""
+    await waits_for_budget(rig, "b0", 2 * DAY)
+    limit_waits = rig.replica.wakes.limit_waits
+    await limit_waits.look()
+    limit_waits._next_days.clear()
+    limit_waits.wake_account = lambda account_id: asyncio.sleep(0)  # type: ignore[method-assign]
+    await rig.deliver(rig.request(budget_of(3 * DAY), "ada"))
+    await limit_waits.look()
+    assert await woken(rig) == []
+    limit_waits.look_at_all()
+    await limit_waits.look()
+    assert await woken(rig) == ["b0"]
+
+
+async def test_a_look_that_fails_is_repeated(rig: BudgetRig, monkeypatch) -> None:
+    await waits_for_budget(rig, "b0", 2 * DAY)
+    limit_waits = rig.replica.wakes.limit_waits
+    await limit_waits.look()
+    limit_waits._next_days["ada"] = await rig.replica.wakes._ledger.now() - timedelta(seconds=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(limit_waits, "wake_account", AsyncMock(side_effect=Unavailable("away")))
+        with pytest.raises(Unavailable):
+            await limit_waits.look()
+    assert "ada" in limit_waits._next_days

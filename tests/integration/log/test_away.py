@@ -138,7 +138,7 @@ async def test_a_slow_statement_times_out_with_its_connection(database: Place):
 
 async def test_a_cancelled_call_leaves_a_pool_that_works(database: Place):
     pool = Database(PgConfig(dsn=database.dsn(), patience=0, max_connections=1))
-    await pool.wait_ready()
+    await pool.fetch("SELECT 1")
     slow = asyncio.create_task(pool.fetch("SELECT pg_sleep(30)"))
     await asyncio.sleep(0)
     slow.cancel()

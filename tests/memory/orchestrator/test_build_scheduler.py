@@ -24,6 +24,7 @@ class Run:
     def __init__(self, build_id: str) -> None:
         self.build_id = build_id
         self.stopped = False
+        self.call_s = 0.0  # how long its model call still lasts when it is drained
         self._drained = asyncio.Event()
 
     def drain(self) -> None:
@@ -34,6 +35,7 @@ class Run:
     async def run(self) -> None:
         try:
             await self._drained.wait()
+            await asyncio.sleep(self.call_s)
         finally:
             self.stopped = True
 
@@ -176,5 +178,38 @@ def test_builds_that_are_released_belong_to_others_for_a_while() -> None:
         assert scheduler.active == 3  # nobody else took them
         keeping.cancel()
         await scheduler.close()
+
+    on_a_virtual_clock(work)
+
+
+def test_a_long_call_delays_a_release_and_others_still_come_first() -> None:
+    async def work() -> None:
+        leases = Counted()
+        scheduler, runs, keeping = await working(leases, "a", "b")
+        runs["a"].call_s = 30.0
+        scheduler._unowned = Unowned(leases, "a", "b")
+        assert scheduler.release_some(1) == 1
+        await asyncio.sleep(20)
+        assert scheduler.release_some(2) == 1  # "a" is being released already
+        await asyncio.sleep(15)  # the call has ended 5 s ago
+        assert "a" not in scheduler._active
+        await asyncio.sleep(15)
+        assert scheduler.active == 2
+        keeping.cancel()
+        await scheduler.close()
+
+    on_a_virtual_clock(work)
+
+
+def test_a_replica_that_stops_has_no_room() -> None:
+    async def work() -> None:
+        scheduler, runs, keeping = await working(Counted(), "a")
+        runs["a"].call_s = 5.0
+        assert scheduler.work.room > 0
+        closing = asyncio.create_task(scheduler.close())
+        await asyncio.sleep(1)
+        assert scheduler.work == Work(held=1, room=0)
+        keeping.cancel()
+        await closing
 
     on_a_virtual_clock(work)

@@ -16,9 +16,8 @@ from nightshift.cli.connect import settings_for
 from nightshift.cli.consumer_lag import group_progress
 from nightshift.cli.queries import open_database
 from nightshift.eventlog.database import Database
-from nightshift.servicekit.replicas import GONE_AFTER_S
+from nightshift.servicekit.replicas import GONE_AFTER_S, LIVE
 
-_LIVE = "SELECT * FROM nightshift.live_replicas($1)"
 _WORK = "SELECT * FROM nightshift.work_summary()"
 
 
@@ -87,7 +86,7 @@ async def installation_status(home: Path) -> InstallationStatus:
 
 async def running_replicas(database: Database) -> list[RunningReplica]:
     """Return the processes that have reported within the last GONE_AFTER_S seconds, sorted by service."""
-    rows = await database.fetch(_LIVE, timedelta(seconds=GONE_AFTER_S))
+    rows = await database.fetch(LIVE, timedelta(seconds=GONE_AFTER_S))
     return [
         RunningReplica(
             row["service"],

@@ -116,10 +116,6 @@ class Database:
         except Unavailable as error:
             return await self._try_again(query, args, error)
 
-    async def wait_ready(self) -> None:
-        """Wait until the server answers as a primary. Raises Unavailable after `patience` seconds."""
-        await self.fetch("SELECT 1")
-
     async def answers(self) -> bool:
         """Ask the server once and return whether it answers. Logs `postgres.unavailable` when it does not.
 

@@ -21,7 +21,8 @@ _log = structlog.get_logger(__name__)
 EVERY_S, GONE_AFTER_S = 3.0, 12.0
 _NOTE = "SELECT nightshift.note_replica($1, $2, $3, $4, $5)"
 _FORGET = "SELECT nightshift.forget_replica($1)"
-_LIVE = "SELECT * FROM nightshift.live_replicas($1)"
+#: The running processes of all services, as rows of service, replica_id, version, started_at, held, room, drained.
+LIVE = "SELECT * FROM nightshift.live_replicas($1)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class ReplicaReporter:
         """Return the running processes of this service, including this one. Raises Unavailable when the database does
         not answer.
         """
-        rows = await self._database.fetch(_LIVE, timedelta(seconds=GONE_AFTER_S))
+        rows = await self._database.fetch(LIVE, timedelta(seconds=GONE_AFTER_S))
         return [
             Replica(row["replica_id"], Work(row["held"], row["room"]))
             for row in rows

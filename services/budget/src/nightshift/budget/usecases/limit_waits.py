@@ -51,15 +51,14 @@ class LimitWaits:
         self._event_log = log
         self._ledger = ledger
         self._every_build = True  # what an earlier process remembered is lost
-        self._next_days: dict[
-            str, datetime
-        ] = {}  # by account with such builds; a new day may have more money
+        #: By account with such builds. A new day may have more money.
+        self._next_days: dict[str, datetime] = {}
 
     async def look(self) -> None:
         """Wake the waiting builds that can continue.
 
-        The first call looks at all waiting builds. Later calls look at the builds of an account when its next day has
-        begun.
+        The first call looks at all waiting builds, and so does the next call after `look_at_all`. Other calls look at
+        the builds of an account when its next day has begun.
         """
         if self._every_build:
             async for build_id in self._waiting_builds():
@@ -68,8 +67,13 @@ class LimitWaits:
         now = await self._ledger.now() if self._next_days else None
         for account_id, begins in list(self._next_days.items()):
             if now is not None and begins <= now:
-                del self._next_days[account_id]
                 await self.wake_account(account_id)
+                if self._next_days[account_id] == begins:  # no build noted a later day
+                    del self._next_days[account_id]
+
+    def look_at_all(self) -> None:
+        """Let the next `look` read all waiting builds, because another replica that noted some of them may be gone."""
+        self._every_build = True
 
     async def wake_account(self, account_id: str) -> None:
         """Wake the account's builds that wait for a larger budget and whose next call one of its days can now pay."""

@@ -121,6 +121,7 @@ class WakeScheduler:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await changed.wait()
+                    self.wakes.limit_waits.look_at_all()
 
     async def tick(self, now: datetime) -> bool:
         """Wake the sleeping builds that are due, the longest due first, and settle expired reservations.

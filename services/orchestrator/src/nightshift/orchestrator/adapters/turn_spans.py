@@ -260,6 +260,8 @@ class TurnSpanLog:
             turn = self._turns[stream_id] = _Turn(trace=_trace(stream_id, 1))
             if len(self._turns) > _BUILDS:
                 self._turns.popitem(last=False)
+        else:
+            self._turns.move_to_end(stream_id)
         return turn
 
 

@@ -4,6 +4,7 @@ The replica also takes over builds that no live replica runs.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
@@ -116,7 +117,8 @@ class BuildScheduler:
     @property
     def work(self) -> Work:
         """The number of builds that run here, and how many more this replica would run."""
-        return Work(self.active, 0 if self._drained else max(self._settings.capacity - self.active, 0))
+        ends = self._drained or self._closing
+        return Work(self.active, 0 if ends else max(self._settings.capacity - self.active, 0))
 
     def drain(self, drained: bool) -> None:
         """If `drained`, start no more builds, and release each running build when its model call in flight has ended.
@@ -130,14 +132,13 @@ class BuildScheduler:
         self._look.set()
 
     def release_some(self, number: int) -> int:
-        """Release this number of builds, and leave them to other replicas for ten seconds.
+        """Release this number of builds, each when its model call has ended, and leave it to others for ten seconds.
 
         Returns how many are being released.
         """
-        until = asyncio.get_running_loop().time() + _LEFT_TO_OTHERS_S
         chosen = [one for one in self._active.values() if one.runner.build_id not in self._released][:number]
         for active in chosen:
-            self._released[active.runner.build_id] = until
+            self._released[active.runner.build_id] = math.inf  # until its run has ended
             active.runner.drain()
         return len(chosen)
 
@@ -204,6 +205,8 @@ class BuildScheduler:
                 await runner.report(error)
         finally:
             lease = self._active.pop(build_id).lease
+            if build_id in self._released:
+                self._released[build_id] = asyncio.get_running_loop().time() + _LEFT_TO_OTHERS_S
             with suppress(NightshiftError):
                 await self._leases.release(lease)
             with suppress(NightshiftError):

@@ -44,6 +44,7 @@ class ProviderAccess:
         self._pace = pace or CallPace()
         self._probes: dict[str | None, str] = {}  # the builds that try again, by the refused model
         self._models: dict[str, str] = {}  # which model a waiting build calls next, as far as known
+        self._unwritten = False  # the shared pace lacks a change of this replica, so the own pace counts
         self.refusals: Sequence[RefusedKey] = ()
 
     @property
@@ -54,7 +55,8 @@ class ProviderAccess:
     async def refresh(self) -> None:
         """Read whether the key is refused and the pace of its calls, because another replica may know more."""
         self._read(await self._key.refused())
-        self._adopt(await self._key.pace(), self._now())
+        if not self._unwritten:
+            self._adopt(await self._key.pace(), self._now())
 
     def refused_for(self, model: str) -> RefusedKey | None:
         """Return the refusal of the key that applies to calls of this model, or None while such calls are accepted."""
@@ -192,13 +194,14 @@ class ProviderAccess:
         """
         if meter.exhausted_until is not None:
             self._pace.pause_until(meter.exhausted_until, now)
-            await self._slow_down(started_at, now, spaced=False)
+        spaced = isinstance(outcome, CallFailed) and outcome.kind in SLOW_DOWN
+        if isinstance(outcome, CallFailed) and spaced:
+            self._pace.refused(started_at, now, retry_after_s=outcome.retry_after_s)
+        if spaced or meter.exhausted_until is not None:
+            await self._slow_down(started_at, now, spaced=spaced)
         if isinstance(outcome, Answer):
             await self._quicken(now)
             return outcome
-        if outcome.kind in SLOW_DOWN:
-            self._pace.refused(started_at, now, retry_after_s=outcome.retry_after_s)
-            await self._slow_down(started_at, now, spaced=True)
         if outcome.kind not in REFUSED_KEY:
             return outcome
         refused_model = model if is_for_one_model(outcome) else None
@@ -212,6 +215,7 @@ class ProviderAccess:
         try:
             self._adopt(await self._key.slow_down(started_at, pause_s, spaced=spaced), now)
         except NightshiftError as error:
+            self._unwritten = True
             _log.warning("provider.pace_not_written", key=self._key.key_id, error=str(error))
 
     async def _quicken(self, now: datetime) -> None:
@@ -224,6 +228,7 @@ class ProviderAccess:
             _log.warning("provider.pace_not_written", key=self._key.key_id, error=str(error))
 
     def _adopt(self, shared: SharedPace, now: datetime) -> None:
+        self._unwritten = False
         self._pace.adopt(shared.interval_s, shared.pause_s, now)
 
     async def _note_refused(self, failure: CallFailed, model: str | None, now: datetime) -> None:

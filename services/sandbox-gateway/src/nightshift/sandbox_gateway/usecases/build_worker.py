@@ -62,10 +62,10 @@ class BuildWorker:
             running.set()
 
     async def _under_lease(self, build_id: str) -> float | None:
-        """Do the build's pending work under the build's lease. Returns None when that is done, or when this process
-        takes no more work.
+        """Do the build's pending work under the build's lease. Returns None when that is done.
 
-        When another replica has the lease or takes it meanwhile, returns the seconds until the next attempt.
+        When another replica has the lease or takes it meanwhile, or when this process takes no more work, returns the
+        seconds until the next attempt. A drained pool keeps the attempt until the drain ends.
         """
         lease = await self.leases.acquire(f"sandbox/{build_id}", self.owner, ttl=self.lease_s)
         if lease is None:
@@ -85,7 +85,7 @@ class BuildWorker:
             await asyncio.gather(keeper, return_exceptions=True)
             self._cancelled.pop(build_id, None)
             await self.leases.release(lease)
-        return None
+        return self.lease_s if self.takes_no_more() else None
 
     async def _keep(self, build_id: str, lease: Lease, lost: asyncio.Timeout) -> None:
         """Renew the lease until that fails because it expired or another replica took it. Then let the timeout `lost`

@@ -55,8 +55,14 @@ class NetworkPolicy:
         secrets = tuple(
             SecretUse(state.account_id, name, _placeholder(state, name)) for name in state.secrets
         )
+        return NetworkRules(self._reachable(state), secrets)
+
+    def _reachable(self, state: SandboxState) -> frozenset[str]:
+        """Return the hosts that the build may reach, none when no sandbox has a network."""
+        if self.hosts is None:
+            return frozenset()
         source = {urlsplit(state.source.repository).hostname or ""} if state.source is not None else set()
-        return NetworkRules(reachable(self.hosts | set(state.egress_hosts) | source), secrets)
+        return reachable(self.hosts | set(state.egress_hosts) | source)
 
     def refusal(self, state: SandboxState) -> str | None:
         """Return why this sandbox gateway cannot give the build's secrets to a sandbox, or None when it can.
@@ -129,12 +135,11 @@ class NetworkPolicy:
         resolve a name.
         """
         refused = [one for one in used if one.refused]
-        rules = self.rules(state)
-        if not refused and rules is not None and _NO_NAME.search(output):
-            return f"\n[{_NO_LOOKUP}. This build may reach: {', '.join(sorted(rules.hosts)) or 'none'}]"
-        if not refused:
+        if not refused and (self.hosts is None or not _NO_NAME.search(output)):
             return ""
-        allowed = ", ".join(sorted(rules.hosts)) if rules is not None else "none"
+        allowed = ", ".join(sorted(self._reachable(state))) or "none"
+        if not refused:
+            return f"\n[{_NO_LOOKUP}. This build may reach: {allowed}]"
         reasons = "; ".join(f"{one.host}: {one.reason}" for one in refused)
         return f"\n[no connection to {reasons}. This build may reach: {allowed}]"
 

@@ -60,12 +60,13 @@ class Browser:
             os.dup2(reading, 3)
             os.dup2(writing, 4)
 
+        self.said = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads would stop a noisy browser
         arguments = [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
         self.process = subprocess.Popen(
             arguments,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stderr=self.said,
             preexec_fn=wire,  # noqa: PLW1509 - this process has one thread
             close_fds=False,
             start_new_session=True,
@@ -86,11 +87,9 @@ class Browser:
                 return None
             part = os.read(self.inp, 1 << 20)
             if not part:
-                said = (
-                    (self.process.stderr.read(2000) if self.process.stderr else b"")
-                    .decode("utf-8", "replace")
-                    .strip()
-                )
+                size = self.said.seek(0, os.SEEK_END)
+                self.said.seek(max(0, size - 2000))
+                said = self.said.read().decode("utf-8", "replace").strip()
                 raise SystemExit(
                     f"the browser ended: {said.splitlines()[-1] if said else 'without a message'}"
                 )
@@ -150,6 +149,7 @@ def picture(page: Browser, session: str, url: str, size: str) -> dict[str, Any]:
         if "CONNECTION_REFUSED" not in moved.get("errorText", ""):
             break
         time.sleep(0.5)  # a server may still be starting
+        page.events.clear()  # of the page that shows the error
         moved = page.call("Page.navigate", session, url=url)
     if moved.get("errorText"):
         raise SystemExit(f"{url} cannot be opened: {moved['errorText']}")
