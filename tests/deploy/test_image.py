@@ -49,7 +49,10 @@ def test_no_layer_holds_a_key_a_history_or_a_setting_of_the_builder(saved):
         rb"-----BEGIN (?:RSA |EC |OPENSSH )?PRIVATE KEY-----|sk-ant-[A-Za-z0-9-]{20,}|AKIA[A-Z0-9]{16}"
     )
     with tarfile.open(fileobj=io.BytesIO(saved)) as layers:
-        for layer in [name for name in layers.getnames() if name.endswith("layer.tar")]:
+        # The manifest names the layers: `<id>/layer.tar` before Docker 25, `blobs/sha256/<digest>` since.
+        [manifest] = json.load(layers.extractfile("manifest.json"))
+        assert manifest["Layers"]
+        for layer in manifest["Layers"]:
             with tarfile.open(fileobj=layers.extractfile(layer)) as files:
                 for file in files:
                     name = file.name.lower()

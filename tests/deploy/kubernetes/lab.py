@@ -21,7 +21,10 @@ _SECRETS = {
     "e2b": {"E2B_API_KEY": "e2b_" + "0" * 40},
 }
 SECRET_VALUES = [
-    value for secret in _SECRETS.values() for value in secret.values() if "of-this-test" in value
+    value
+    for secret in _SECRETS.values()
+    for value in secret.values()
+    if "of-this-test" in value or value.startswith("e2b_")
 ]
 
 T = TypeVar("T")

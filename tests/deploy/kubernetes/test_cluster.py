@@ -131,8 +131,10 @@ def test_services_are_ready_quickly_and_small_when_idle():
 
 
 def test_an_upgrade_is_refused_when_its_check_fails():
+    before = {pod["metadata"]["uid"] for service in SERVICES for pod in pods(service)}
     said = chart("upgrade", IMAGE, *FIXED, "--set", "postgres.database=missing", check=False)
     assert "failed" in said
+    assert {pod["metadata"]["uid"] for service in SERVICES for pod in pods(service)} == before
     report("an upgrade to a database that does not exist was refused by its hook; no pod changed")
     chart("upgrade", IMAGE, *FIXED)
 

@@ -34,6 +34,36 @@ def _lines() -> Iterator[str]:
         for model in CATALOGUE.newest.values():
             if model.owner is owner:
                 yield from _event(model)
+    yield ""
+    yield "## Types"
+    yield ""
+    yield "The types that the fields of several events have."
+    for name, schema in sorted(_types().items()):
+        yield from _named_type(name, schema)
+
+
+def _types() -> dict[str, dict[str, Any]]:
+    """Returns the JSON Schema of each type that a field refers to by its name."""
+    found: dict[str, dict[str, Any]] = {}
+    for model in CATALOGUE.newest.values():
+        found |= consumer_schema(model).get("$defs", {})
+    return found
+
+
+def _named_type(name: str, schema: dict[str, Any]) -> Iterator[str]:
+    yield ""
+    yield f"### {name}"
+    yield ""
+    values = f"One of {_type(schema)}." if "enum" in schema else ""
+    yield " ".join([*schema.get("description", "").split(), values]).strip()
+    if not (fields := schema.get("properties", {})):
+        return
+    required = schema.get("required", ())
+    yield ""
+    yield "| field | type | |"
+    yield "|---|---|---|"
+    for field, of in fields.items():
+        yield f"| `{field}` | {_type(of)} | {'required' if field in required else _default(of)} |"
 
 
 def _event(model: type[Event]) -> Iterator[str]:
