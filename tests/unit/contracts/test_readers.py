@@ -22,7 +22,7 @@ class Subscribed(Exception):
 async def subscriptions(service, monkeypatch):
     """The subscriptions that the service's composition root makes, without any server."""
     app = import_module(f"nightshift.{service.value.replace('-', '_')}.app")
-    services = MagicMock(leases=AsyncMock(), consume=AsyncMock(side_effect=Subscribed))
+    services = MagicMock(leases=AsyncMock(), pool=AsyncMock(), consume=AsyncMock(side_effect=Subscribed))
     monkeypatch.setattr(app, "connect", AsyncMock(return_value=services))
     monkeypatch.setattr(app, "make_driver", AsyncMock(), raising=False)
     running = MagicMock(enter=AsyncMock(), spawn=lambda work, **_: work.close())

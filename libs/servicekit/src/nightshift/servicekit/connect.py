@@ -3,7 +3,7 @@
 When the service stops, they are closed in reverse order. /readyz reports the database and the consumers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -11,19 +11,23 @@ from nightshift.bus.kafka.consumers import KafkaConsumers
 from nightshift.bus.kafka.producer import KafkaProducer
 from nightshift.bus.port import Subscription
 from nightshift.bus.request_guard import guarded
+from nightshift.contracts.model import PendingKind
 from nightshift.eventlog.database import Database, PgConfig
 from nightshift.eventlog.leases.postgres import PostgresLeases
 from nightshift.eventlog.objects.absent import NoObjectStore
 from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.objects.s3 import S3ObjectStore
+from nightshift.eventlog.port import PendingItem
 from nightshift.eventlog.postgres import PostgresEventLog, log_database
 from nightshift.eventlog.preconditions import check_bucket, check_database
 from nightshift.servicekit.consumer_spans import traced
 from nightshift.servicekit.event_metrics import EventMetrics
 from nightshift.servicekit.membership import GroupMembership
+from nightshift.servicekit.pending_poller import PendingPoller
 from nightshift.servicekit.replicas import ReplicaReporter
 from nightshift.servicekit.service import Service
 from nightshift.servicekit.settings import Settings, without_store
+from nightshift.servicekit.worker_pool import WorkerPool
 
 S = TypeVar("S", bound=Settings)
 
@@ -111,6 +115,29 @@ class Connections:
         if settings.instance is not None:
             await leases.release_all(settings.lease_owner)
         return leases
+
+    async def pool(self, limit: int, share_of: Callable[[str], str | None]) -> WorkerPool:
+        """Return the service's worker pool, which ends with the service, is reported, and pauses during a drain.
+
+        See WorkerPool for `limit` and `share_of`.
+        """
+        running = self._running
+        pool = WorkerPool(running.name, limit=limit, cut_short=running.cut_short, share_of=share_of)
+        await running.enter(pool)
+        self.reporter.work, self.reporter.on_drained = lambda: pool.work, pool.pause
+        return pool
+
+    def poll(
+        self,
+        kind: PendingKind,
+        take: Callable[[PendingItem], Awaitable[None]],
+        *,
+        gate: WorkerPool,
+        every_s: float = 60.0,
+    ) -> None:
+        """Pass all pending rows of this kind to `take`, now and then every `every_s` seconds (see PendingPoller)."""
+        poller = PendingPoller(self.log, kind, take, gate=gate, membership=self.membership, every_s=every_s)
+        self._running.spawn(poller.run(), name=f"poller {kind.value}")
 
     async def consume(self, subscriptions: Sequence[Subscription]) -> None:
         """Start the consumers, and wait until each has joined its group. That can take until the broker drops dead

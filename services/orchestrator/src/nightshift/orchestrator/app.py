@@ -2,6 +2,7 @@
 
 import logging
 from datetime import UTC, datetime
+from functools import partial
 from typing import NoReturn
 
 from nightshift.contracts.model import Owner
@@ -17,7 +18,6 @@ from nightshift.orchestrator.adapters.postgres import (
 from nightshift.orchestrator.adapters.provider_key import PostgresProviderKey
 from nightshift.orchestrator.adapters.turn_spans import traced
 from nightshift.orchestrator.handlers import Handlers
-from nightshift.orchestrator.ports import ClosingModel
 from nightshift.orchestrator.settings import OrchestratorSettings
 from nightshift.orchestrator.usecases.build_requests import BuildRequests
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler
@@ -28,6 +28,7 @@ from nightshift.servicekit import service
 from nightshift.servicekit.application import application
 from nightshift.servicekit.connect import actor_of, connect
 
+_now = partial(datetime.now, UTC)
 NAME = Owner.ORCHESTRATOR.value
 ROLE = role_of(Owner.ORCHESTRATOR)
 
@@ -38,7 +39,9 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
     # Not at INFO, because each model call already is an event of the log.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     services = await connect(running, role=ROLE)
-    model = await running.enter(LazyModel(lambda: _load_claude(settings)))
+    model = await running.enter(
+        LazyModel.of_claude(settings.anthropic_base_url, silence_s=settings.model_silence_s)
+    )
     running.fail_when(model.failed, "the model's SDK cannot be loaded")
     repository = EventLogBuildRepository(
         traced(services.log), services.objects, policy=policy, actor=actor_of(running)
@@ -76,17 +79,6 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
     running.spawn(scheduler.run(), name="build scheduler")
     running.spawn(spread(scheduler, services.reporter, settings.replica_id), name="build spreading")
     await services.consume(handlers.subscriptions(settings.topics, NAME, settings.replica_id))
-
-
-def _load_claude(settings: OrchestratorSettings) -> ClosingModel:
-    # Imported here, because loading Anthropic's SDK takes longer than starting the rest of this service.
-    from nightshift.orchestrator.adapters.claude import ClaudeModel  # noqa: PLC0415
-
-    return ClaudeModel(base_url=settings.anthropic_base_url, silence_s=settings.model_silence_s)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 #: For `faststream run nightshift.orchestrator.app:app`.

@@ -4,7 +4,6 @@ import time
 from functools import lru_cache
 from typing import NoReturn
 
-from nightshift.bus.port import Subscription
 from nightshift.contracts.model import Owner, PendingKind
 from nightshift.eventlog.fold_cache import FoldCache
 from nightshift.eventlog.migrate import role_of
@@ -33,14 +32,9 @@ from nightshift.servicekit import service
 from nightshift.servicekit.application import application
 from nightshift.servicekit.build_accounts import BuildAccounts
 from nightshift.servicekit.connect import connect
-from nightshift.servicekit.pending_poller import PendingPoller
-from nightshift.servicekit.worker_pool import WorkerPool
 
 NAME = Owner.SANDBOX_GATEWAY.value
 ROLE = role_of(Owner.SANDBOX_GATEWAY)
-
-#: Seconds that a fetch of the snapshot topic may wait for more records. Only the closing of sandboxes depends on them.
-_SNAPSHOT_DELAY_S = 0.1
 
 
 async def start(running: service.Service[GatewaySettings]) -> None:
@@ -54,9 +48,7 @@ async def start(running: service.Service[GatewaySettings]) -> None:
     stores = lru_cache(256)(lambda project: SnapshotStore(objects, settings.project_key(project)))
     probe = await running.enter(HttpPreviewProbe())
     accounts = BuildAccounts(log)
-    pool = WorkerPool(NAME, limit=settings.gateway_builds, cut_short=running.cut_short, share_of=accounts.of)
-    await running.enter(pool)
-    services.reporter.work, services.reporter.on_drained = lambda: pool.work, pool.pause
+    pool = await services.pool(settings.gateway_builds, accounts.of)
 
     states = FoldCache(log, SandboxState, evolve)
     stalls = StallReporter(log, states)
@@ -69,32 +61,22 @@ async def start(running: service.Service[GatewaySettings]) -> None:
         owner=settings.lease_owner,
         lifecycle=lifecycle,
         calls=CallRunner(
-            lifecycle, writer, probe, SourceDelivery(lifecycle, objects), await _previews(running, driver)
+            lifecycle,
+            writer,
+            probe,
+            SourceDelivery(lifecycle, objects),
+            await _previews(running, driver),
         ),
         stalls=stalls,
         lease_s=settings.gateway_lease_s,
         takes_no_more=lambda: running.stopping.is_set() or services.reporter.drained,
     )
     dispatcher = CallDispatcher(pool, worker, accounts)
-    handlers, topics = Handlers(dispatcher), settings.topics
-    builds = Subscription(topics.build, topics.group(NAME, topics.build), handlers.on_builds(), gate=pool)
-    group = topics.group(NAME, topics.snapshot)
-    snapshots = Subscription(
-        topics.snapshot, group, handlers.on_snapshots(), max_fetch_delay_s=_SNAPSHOT_DELAY_S
-    )
     for kind in (PendingKind.TOOL_CALL, PendingKind.SANDBOX):
-        poller = PendingPoller(
-            log,
-            kind,
-            dispatcher.dispatch_pending,
-            gate=pool,
-            membership=services.membership,
-            every_s=settings.gateway_look_s,
-        )
-        running.spawn(poller.run(), name=f"poller {kind.value}")
+        services.poll(kind, dispatcher.dispatch_pending, gate=pool, every_s=settings.gateway_look_s)
     sweeper = OrphanSweeper(driver, leases, states, settings.lease_owner)
     running.spawn(sweeper.run(settings.gateway_look_s), name="sweeper")
-    await services.consume([builds, snapshots])
+    await services.consume(Handlers(dispatcher).subscriptions(settings.topics, NAME, pool))
 
 
 async def _previews(running: service.Service[GatewaySettings], driver: SandboxDriver) -> PreviewLink:

@@ -6,7 +6,7 @@ nothing.
 
 from collections.abc import Mapping
 
-from nightshift.bus.port import Handler
+from nightshift.bus.port import Gate, Handler, Subscription
 from nightshift.contracts.events.build import (
     BuildCancelled,
     BuildFailed,
@@ -16,13 +16,27 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.model import Event
+from nightshift.contracts.topics import Topics
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.sandbox_gateway.usecases.call_dispatcher import CallDispatcher
+
+#: Seconds that a fetch of the snapshot topic may wait for more records. Only the closing of sandboxes depends on them.
+_SNAPSHOT_DELAY_S = 0.1
 
 
 class Handlers:
     def __init__(self, dispatcher: CallDispatcher) -> None:
         self._dispatcher = dispatcher
+
+    def subscriptions(self, topics: Topics, service: str, gate: Gate) -> tuple[Subscription, ...]:
+        """Return what the service subscribes to. While `gate` is full, it takes no events of builds."""
+        snapshots = topics.group(service, topics.snapshot)
+        return (
+            Subscription(topics.build, topics.group(service, topics.build), self.on_builds(), gate=gate),
+            Subscription(
+                topics.snapshot, snapshots, self.on_snapshots(), max_fetch_delay_s=_SNAPSHOT_DELAY_S
+            ),
+        )
 
     def on_builds(self) -> Mapping[type[Event], Handler]:
         """The handlers of the build topic, by event type."""

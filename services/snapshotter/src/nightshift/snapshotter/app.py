@@ -12,8 +12,6 @@ from nightshift.servicekit import service
 from nightshift.servicekit.application import application
 from nightshift.servicekit.build_accounts import BuildAccounts
 from nightshift.servicekit.connect import connect
-from nightshift.servicekit.pending_poller import PendingPoller
-from nightshift.servicekit.worker_pool import WorkerPool
 from nightshift.snapshotter.adapters.sandbox_capture import SandboxCapture
 from nightshift.snapshotter.handlers import Handlers
 from nightshift.snapshotter.settings import SnapshotterSettings
@@ -41,20 +39,9 @@ async def start(running: service.Service[SnapshotterSettings]) -> None:
         await make_driver(settings, creates=False), store_of, exclude=settings.snapshot_exclude
     )
     accounts = BuildAccounts(services.log)
-    pool = WorkerPool(
-        NAME, limit=settings.snapshot_parallel, cut_short=running.cut_short, share_of=accounts.of
-    )
-    await running.enter(pool)
-    services.reporter.work, services.reporter.on_drained = lambda: pool.work, pool.pause
+    pool = await services.pool(settings.snapshot_parallel, accounts.of)
     handlers = Handlers(Snapshots(services.log, workspaces, settings.retries()), pool, accounts)
-    poller = PendingPoller(
-        services.log,
-        PendingKind.SNAPSHOT,
-        handlers.on_pending,
-        gate=pool,
-        membership=services.membership,
-    )
-    running.spawn(poller.run(), name="pending poller")
+    services.poll(PendingKind.SNAPSHOT, handlers.on_pending, gate=pool)
     topic = settings.topics.build
     await services.consume(
         [

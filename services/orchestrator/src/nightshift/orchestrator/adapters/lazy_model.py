@@ -20,6 +20,18 @@ class LazyModel:
         self._loading: asyncio.Future[ClosingModel] | None = None
         self.failed = asyncio.Event()
 
+    @classmethod
+    def of_claude(cls, base_url: str | None, *, silence_s: float) -> Self:
+        """Return a model that loads ClaudeModel with these arguments."""
+
+        def load() -> ClosingModel:
+            # Imported here, because loading Anthropic's SDK takes longer than starting the rest of the service.
+            from nightshift.orchestrator.adapters.claude import ClaudeModel  # noqa: PLC0415
+
+            return ClaudeModel(base_url=base_url, silence_s=silence_s)
+
+        return cls(load)
+
     async def __aenter__(self) -> Self:
         self._loading = asyncio.ensure_future(asyncio.to_thread(self._load))
         self._loading.add_done_callback(self._loaded)
