@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 _MOST_OPERATIONS, _MOST_VISITORS = 24, 128
 #: Seconds after the `hello` request within which the first real request usually comes.
 _IDLE_S = 0.02
-#: Seconds within which the creator of a sandbox greets its agent. It gives up much earlier.
-_GREETED_S = 90.0
+#: Seconds within which the creator of a sandbox greets its agent. It gives up after 20 s.
+_GREETED_S = 30.0
 #: Seconds that a file operation may take when the client names no limit.
 _OPERATION_S = 1900.0
 
